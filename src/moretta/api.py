@@ -1,0 +1,124 @@
+"""The package from Python: the same options, the same code path as the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from moretta import __version__
+from moretta.errors import UsageError
+from moretta.pipeline.options import options
+from moretta.pipeline.protect import Picture, Protector
+from moretta.records import PhotoRecord
+
+if TYPE_CHECKING:
+    from moretta.pipeline.run import Listener, Summary
+    from moretta.records import Face, Pixels
+
+
+class Anonymizer:
+    """Protects photos with one set of options; networks are loaded once, at first use.
+
+    Options are those of `moretta anonymize`, with underscores: method, settings, strength, detector,
+    threshold, min_face, thorough, on_no_face, on_audit_fail, audit_far, metadata, format, quality,
+    rename, seed, max_pixels, device. Raises UsageError for an option that does not exist or is out
+    of range.
+
+    >>> Anonymizer(method="pixelate", settings={"cells": 6}).options.method
+    'pixelate'
+    """
+
+    def __init__(self, method: str = "solid", **given: Any) -> None:
+        self.options = options({"method": method, **given})
+        self._protector: Protector | None = None
+
+    def image(
+        self, rgb: Pixels, *, faces: Sequence[Face] | None = None, name: str = ""
+    ) -> tuple[Pixels, PhotoRecord]:
+        """Protect one picture.
+
+        rgb: (height, width, 3) uint8, upright. faces: cover exactly these instead of searching.
+        Returns a new array of the same shape and the record. Check `record.decision`: when it is
+        "withheld" the picture is not protected and the array is all zeros, so that it cannot be
+        published by mistake.
+        """
+        import numpy as np
+
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
+            raise UsageError("the picture must be an array of uint8, (height, width, 3)")
+        if rgb.shape[2] != 3 or 0 in rgb.shape:
+            raise UsageError(f"the picture has the shape {rgb.shape}", hint="(height, width, 3) RGB")
+        protector = self._built()
+        (result,) = protector.protect([Picture(pixels=rgb, name=name, faces=faces)])
+        record = PhotoRecord(
+            name=name,
+            decision=result.decision,
+            reason=result.reason,
+            width=rgb.shape[1],
+            height=rgb.shape[0],
+            faces=tuple(result.faces),
+            seconds=dict(result.seconds),
+            method=self.options.method,
+            seed=result.seed,
+            version=__version__,
+        )
+        published = result.decision == "published"
+        return (result.pixels if published else np.zeros_like(rgb)), record
+
+    def find(self, rgb: Pixels) -> list[Face]:
+        """Return the faces in one picture, best first."""
+        return self._built().find(rgb)
+
+    def run(
+        self,
+        inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        output: str | os.PathLike[str],
+        *,
+        jobs: int | Literal["auto"] = "auto",
+        resume: bool = False,
+        overwrite: bool = False,
+        boxes: str | os.PathLike[str] | None = None,
+        internal_record: str | os.PathLike[str] | None = None,
+        listener: Listener | None = None,
+    ) -> Summary:
+        """Protect files, folders and globs into a folder, with a manifest; return the counts.
+
+        With `jobs` above 1 (or auto and 16 photos or more) worker processes are started, so a
+        script needs the usual `if __name__ == "__main__":`.
+        """
+        from moretta.pipeline.run import run
+
+        sources = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        return run(
+            sources,
+            Path(output),
+            self.options,
+            jobs=jobs,
+            resume=resume,
+            overwrite=overwrite,
+            boxes=boxes,
+            internal_record=internal_record,
+            listener=listener,
+        )
+
+    def _built(self) -> Protector:
+        if self._protector is None:
+            self._protector = Protector(self.options)
+        return self._protector
+
+
+def anonymize_image(
+    rgb: Pixels, method: str = "solid", **given: Any
+) -> tuple[Pixels, PhotoRecord]:
+    """Protect one picture: `Anonymizer(method, **given).image(rgb)`. Networks are loaded each time.
+
+    rgb: (height, width, 3) uint8, upright. Returns the protected copy and its record.
+    """
+    return Anonymizer(method, **given).image(rgb)
+
+
+def find_faces(rgb: Pixels, **given: Any) -> list[Face]:
+    """Return the faces in one picture: `Anonymizer(**given).find(rgb)`."""
+    return Anonymizer(**given).find(rgb)

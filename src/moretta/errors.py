@@ -1,0 +1,87 @@
+"""Every error that a user can meet, each with a hint that says what to do.
+
+MorettaError
+├── UsageError        the call itself is wrong: exit code 2, nothing was started
+├── PhotoError        one photo cannot be read or written whole; the others go on
+│   └── DiskFull      no room left: the run stops, and --resume continues it
+├── WeightsRejected   a network's file is missing, altered or of a kind we refuse
+├── ManifestError     the record of a run is damaged, or belongs to another run
+└── DeviceError       the device asked for is not there
+
+The command line prints «moretta: error: FAULT» and then «moretta: hint: HINT».
+"""
+
+from __future__ import annotations
+
+
+class MorettaError(Exception):
+    """A fault in one clear line, and a hint with its remedy."""
+
+    exit_code = 1
+
+    def __init__(self, fault: str, *, hint: str = "") -> None:
+        super().__init__(fault)
+        self.fault = one_line(fault)
+        self.hint = one_line(hint)
+
+    def __reduce__(self) -> tuple[object, ...]:  # exceptions cross process boundaries
+        return (_rebuild, (type(self), self.fault, self.hint))
+
+
+class UsageError(MorettaError):
+    """The call itself is wrong."""
+
+    exit_code = 2
+
+
+class PhotoError(MorettaError):
+    """One photo cannot be read or written whole."""
+
+    exit_code = 4
+
+
+class DiskFull(PhotoError):
+    """No room left on the output's disk."""
+
+
+class WeightsRejected(MorettaError):
+    """A network's file is missing, altered or of a kind we refuse."""
+
+    exit_code = 2
+
+
+class ManifestError(MorettaError):
+    """The record of a run is damaged or belongs to another run."""
+
+    exit_code = 2
+
+
+class DeviceError(MorettaError):
+    """The device asked for is not there."""
+
+    exit_code = 2
+
+
+def one_line(text: str) -> str:
+    r"""Return `text` with control characters escaped, so that no file name can forge a line.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(name: str, offered: list[str]) -> str:
+    """Return a hint that names what was probably meant, then everything there is.
+
+    >>> nearest("blurr", ["blur", "solid"])
+    'did you mean blur? There are: blur, solid'
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, offered, n=1, cutoff=0.5)
+    return (f"did you mean {close[0]}? " if close else "") + "There are: " + ", ".join(offered)
+
+
+def _rebuild(kind: type[MorettaError], fault: str, hint: str) -> MorettaError:
+    return kind(fault, hint=hint)

@@ -1,0 +1,223 @@
+"""Search a whole photo with any detector: pyramid, tiles, turns, and one list in the end.
+
+A detector sees faces between about 10 px and `largest` px at the scale it is given (opencv_zoo#31).
+So a photo is looked at in full, then at a quarter of its side, and so on until a face that fills
+it fits; levels above 4 MP go in tiles, so memory does not grow with the photo. A face too large
+for the overlap of two tiles is found one level down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from moretta.records import Box, Face
+
+if TYPE_CHECKING:
+    from moretta.records import Pixels
+
+Floats = npt.NDArray[np.float64]
+TILE = 1536
+OVERLAP = 192
+SMALLEST = 10  # px of a face that a detector can see
+SAME = 0.4  # intersection over union above which two finds are one face
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Raw finds: boxes (n, 4) left, top, right, bottom; points (n, 5, 2); scores (n,)."""
+
+    boxes: Floats
+    points: Floats
+    scores: Floats
+
+    @classmethod
+    def joined(cls, parts: Sequence[Found]) -> Found:
+        """Return all parts as one."""
+        if not parts:
+            return cls(np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0))
+        return cls(
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.points for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
+    def moved(self, scale: tuple[float, float], shift: tuple[float, float]) -> Found:
+        """Return the finds in the coordinates of the whole photo: p -> (p + shift) / scale."""
+        by, to = np.array(scale), np.array(shift)
+        return Found(
+            (self.boxes + np.tile(to, 2)) / np.tile(by, 2), (self.points + to) / by, self.scores
+        )
+
+    def kept(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Found:
+        """Return some of the finds."""
+        return Found(self.boxes[index], self.points[index], self.scores[index])
+
+
+Look = Callable[["Pixels", float], Found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """A detector: how it is built and what it can see. One file, one line in the list."""
+
+    name: str
+    summary: str
+    build: Callable[[str, int], Look]  # (device, threads)
+    least_score: float  # default threshold, on the detector's own scale
+    largest: int  # px of the largest face it sees reliably at one scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eye:
+    """A detector that has been built, with the threshold to use."""
+
+    detector: Detector
+    look: Look
+    least_score: float
+
+
+def find_faces(
+    photo: Pixels,
+    eyes: Sequence[Eye],
+    *,
+    min_face: float = 12,
+    thorough: bool = False,
+    fallback: Sequence[Eye] = (),
+) -> list[Face]:
+    """Return every face that any of `eyes` sees, best first.
+
+    photo: (height, width, 3) RGB, upright. min_face: smaller faces are not looked for, in pixels.
+    thorough: also look at the photo turned by 90, 180 and 270 degrees, and at twice its size for
+    faces below 16 px. Without it the turns, and the `fallback` detectors, are tried only when
+    nothing is found.
+    """
+    found = [
+        (eye, look_at(photo, eye, turns, min_face, double=thorough))
+        for eye in eyes
+        for turns in ((0, 1, 2, 3) if thorough else (0,))
+    ]
+    if not any(len(finds.scores) for _, finds in found):
+        tries = [(eye, 0) for eye in fallback]
+        tries += [] if thorough else [(eye, turns) for turns in (1, 3, 2) for eye in eyes]
+        for eye, turns in tries:
+            found.append((eye, look_at(photo, eye, turns, min_face)))
+            if len(found[-1][1].scores):
+                break
+    return one_list(found, photo.shape, min_face)
+
+
+def look_at(photo: Pixels, eye: Eye, turns: int, min_face: float, *, double: bool = False) -> Found:
+    """Return what one detector finds in the photo turned `turns` times by 90 degrees."""
+    turned = np.rot90(photo, turns) if turns else photo
+    parts = []
+    for picture, scale in levels(turned, eye.detector.largest, min_face, double=double):
+        for tile, shift in tiles(picture):
+            finds = eye.look(tile, eye.least_score)
+            parts.append(finds.moved(scale, shift))
+    return _turned_back(Found.joined(parts), turns, photo.shape)
+
+
+def levels(
+    photo: Pixels, largest: int, min_face: float, *, double: bool = False
+) -> Iterator[tuple[Pixels, tuple[float, float]]]:
+    """Yield the photo at the scales to look at, with the exact factors of both sides.
+
+    The first level is the largest at which a face of `min_face` is still SMALLEST px; each next
+    one is a quarter of it or half of it, until a face that fills the photo fits `largest` easily.
+    """
+    height, width = photo.shape[:2]
+    longest = max(height, width)
+    first = min(1.0, 1.2 * SMALLEST / max(min_face, 1))
+    if longest < 160:  # small pictures are often one face: give the network more to see
+        first = min(3.0, 160 / longest)
+    elif double and min_face < 16:
+        first = 2.0
+    scale = first
+    while True:
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        if size == (width, height):
+            yield photo, (1.0, 1.0)
+        else:
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            picture = cv2.resize(photo, size, interpolation=how)
+            yield picture, (size[0] / width, size[1] / height)  # type: ignore[misc]
+        if longest * scale <= 0.7 * largest:
+            return
+        scale /= 4 if longest * scale > 2 * largest else 2
+
+
+def tiles(picture: Pixels) -> Iterator[tuple[Pixels, tuple[float, float]]]:
+    """Yield overlapping parts of a large picture, each with its left and top."""
+    height, width = picture.shape[:2]
+    if height * width <= 4_000_000:
+        yield picture, (0.0, 0.0)
+        return
+    for top in _starts(height):
+        for left in _starts(width):
+            yield picture[top : top + TILE, left : left + TILE], (float(left), float(top))
+
+
+def _starts(length: int) -> list[int]:
+    if length <= TILE:
+        return [0]
+    count = -(-(length - OVERLAP) // (TILE - OVERLAP))
+    return [round(i * (length - TILE) / (count - 1)) for i in range(count)]
+
+
+def padded(picture: Pixels, multiple: int) -> npt.NDArray[np.float32]:
+    """Return (1, 3, height, width) float32, zeros added right and below to whole multiples."""
+    height, width = picture.shape[:2]
+    batch = np.zeros(
+        (1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple), np.float32
+    )
+    batch[0, :, :height, :width] = picture.transpose(2, 0, 1)
+    return batch
+
+
+def one_list(
+    found: Sequence[tuple[Eye, Found]], shape: tuple[int, ...], min_face: float
+) -> list[Face]:
+    """Join the finds of all detectors, turns and levels: overlapping ones are one face.
+
+    Where detectors agree the first one's points are kept; among its own finds the best score wins.
+    """
+    height, width = shape[:2]
+    faces: list[Face] = []
+    names = list(dict.fromkeys(eye.detector.name for eye, _ in found))
+    for name in names:
+        finds = Found.joined([part for eye, part in found if eye.detector.name == name])
+        for i in np.argsort(-finds.scores, kind="stable"):
+            left, top, right, bottom = (float(v) for v in finds.boxes[i])
+            box = Box(max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+            if box.width <= 0 or box.height <= 0 or max(right - left, bottom - top) < min_face:
+                continue
+            if not any(box.overlap(face.box) > SAME for face in faces):
+                faces.append(
+                    Face(
+                        box=box,
+                        points=np.array(finds.points[i], np.float64),
+                        score=float(finds.scores[i]),
+                        detector=name,
+                    )
+                )
+    return faces
+
+
+def _turned_back(finds: Found, turns: int, shape: tuple[int, ...]) -> Found:
+    """Undo `np.rot90(photo, turns)`, which turns against the clock, on boxes and points."""
+    for done in range(turns):
+        # before the turn that is undone now, the picture was this wide (sides swap every turn)
+        width = shape[1] if (turns - done - 1) % 2 == 0 else shape[0]
+        boxes, points = finds.boxes, finds.points
+        finds = Found(
+            np.stack([width - boxes[:, 3], boxes[:, 0], width - boxes[:, 1], boxes[:, 2]], axis=1),
+            np.stack([width - points[..., 1], points[..., 0]], axis=2),
+            finds.scores,
+        )
+    return finds

@@ -1,0 +1,60 @@
+"""The methods: one file each, one line in the list below.
+
+No method imports another, none reads a file, and each imports its network inside `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from moretta.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from moretta.records import Method, Settings
+
+METHODS = ("solid", "pixelate", "blur")
+
+
+def method(name: str) -> Method:
+    """Return a method by name. Raises UsageError with the nearest name."""
+    if name not in METHODS:
+        raise UsageError(f"there is no method {name!r}", hint=nearest(name, list(METHODS)))
+    found: Method = import_module(f"moretta.methods.{name}").METHOD
+    return found
+
+
+def settings(
+    chosen: Method, given: Mapping[str, Any] | None = None, *, strength: float | None = None
+) -> Settings:
+    """Return the method's settings from its defaults, the strength and what was given, in that order.
+
+    Raises UsageError naming the option, what it was and what it accepts.
+    """
+    from pydantic import ValidationError
+
+    merged: dict[str, Any] = {}
+    if strength is not None:
+        if not 0 <= strength <= 1:
+            raise UsageError(f"strength is {strength}", hint="strength goes from 0 to 1")
+        if chosen.strength is None:
+            raise UsageError(
+                f"{chosen.name} has no scale of strength", hint=f"leave --strength out for {chosen.name}"
+            )
+        merged.update(chosen.strength(strength))
+    merged.update(given or {})
+    known = list(chosen.settings.model_fields)
+    for key in merged:
+        if key not in known:
+            hint = nearest(key, known) if known else f"{chosen.name} has no options"
+            raise UsageError(f"{chosen.name} has no option {key!r}", hint=hint)
+    try:
+        return chosen.settings(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{chosen.name}: {where} is {first['input']!r}: {first['msg'].lower()}",
+            hint=f"moretta methods {chosen.name} lists the options and their ranges",
+        ) from None

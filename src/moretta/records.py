@@ -1,0 +1,193 @@
+"""Frozen records that every room may read.
+
+Coordinates (ADR 0001): upright pixels, x right, y down, continuous: pixel (row, column) covers
+[column, column + 1) x [row, row + 1), so pixel centres lie at .5 and a box is half-open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]  # (height, width, 3) RGB, 0..255
+    Alpha = npt.NDArray[np.float32]  # (height, width), 0 keeps the photo, 1 takes the edit
+    Points = npt.NDArray[np.float64]  # (5, 2) x, y
+    Matrix = npt.NDArray[np.float64]  # (2, 3), acts on continuous coordinates
+    Vector = npt.NDArray[np.float32]  # (length,), unit length
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A half-open rectangle: left <= x < right, top <= y < bottom."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.bottom - self.top
+
+    @property
+    def side(self) -> float:
+        """Geometric mean of width and height: "the face is N px"."""
+        return float((self.width * self.height) ** 0.5)
+
+    def overlap(self, other: Box) -> float:
+        """Intersection over union, 0..1.
+
+        >>> Box(0, 0, 2, 2).overlap(Box(1, 0, 3, 2))
+        0.3333333333333333
+        """
+        common = self._common(other)
+        union = self.width * self.height + other.width * other.height - common
+        return common / union if union > 0 else 0.0
+
+    def inside(self, other: Box) -> float:
+        """Share of this box's area that lies in `other`, 0..1."""
+        area = self.width * self.height
+        return self._common(other) / area if area > 0 else 0.0
+
+    def _common(self, other: Box) -> float:
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0.0) * max(height, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Face:
+    """One found face, in pixels of the upright photo (EXIF rotation already applied)."""
+
+    box: Box
+    points: Points  # (5, 2): right eye (image left), left eye, nose, right and left mouth corner
+    score: float  # the detector's own scale; not a probability
+    detector: str  # name in the catalogue, or "manual"
+    points_from: Literal["detector", "box"] = "detector"  # "box": nobody measured them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crop:
+    """What a method gets to see of one face, and all that it needs to edit it.
+
+    `matrix` takes photo coordinates to crop coordinates. For a method that works on the "window"
+    it is a shift by whole pixels, so nothing is resampled; on the "wide" template it is the
+    similarity of the five points (design section 4).
+    """
+
+    pixels: Pixels
+    mask: Alpha  # same height and width: where the edit will be used
+    matrix: Matrix
+    face: Face
+    seed: int  # this face's own: batch size and order cannot change a result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Edited:
+    """A method's answer for one face."""
+
+    pixels: Pixels  # same shape as the crop's
+    statement: Statement | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)  # for the record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What is promised about one release, in exact words; no theorem means epsilon infinity."""
+
+    promise: Literal["proved", "measured", "none"]
+    covers: str
+    excludes: str
+    epsilon: float = float("inf")
+    mechanism: str = ""
+    neighbours: str = ""
+
+
+class Settings(BaseModel):
+    """A method's own options. Unknown names and values out of range are refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+FaceEdit = Callable[[Sequence[Crop]], Sequence[Edited]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A way to change faces: one file in methods/, one line in its list."""
+
+    name: str
+    summary: str  # one line
+    settings: type[Settings]
+    build: Callable[[Any, str], FaceEdit]  # (settings, device); torch and friends are imported in there
+    template: Literal["window", "wide"]
+    promise: Literal["proved", "measured", "none"]
+    promises: str  # what the user gets, in exact words
+    excludes: str  # what the user does not get
+    source: str
+    side: int = 0  # of the crop in pixels; 0 for "window": the photo's own
+    mask_scale: float = 1.5  # of the ellipse in design section 4
+    match_colour: bool = False
+    reversible: bool = False
+    strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
+    trained_with: tuple[str, ...] = ()  # recognisers that may not judge it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceRecord:
+    """What happened to one face. Figures only: never an embedding."""
+
+    box: tuple[float, float, float, float]
+    points: tuple[tuple[float, float], ...]
+    points_from: str
+    score: float
+    detector: str
+    method: str  # what finally covers the face: the method asked for, or the cover
+    settings: Mapping[str, Any]
+    seed: int
+    mask_scale: float
+    crop_scale: float  # photo pixels per crop pixel; above 1 the drawn face is softer than the photo
+    audit: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    statement: Statement | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+Decision = Literal["published", "withheld", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoRecord:
+    """One line of the manifest: what happened to one photo and why."""
+
+    name: str  # relative to the output folder, with "/" between folders
+    decision: Decision
+    reason: str
+    width: int = 0
+    height: int = 0
+    faces: tuple[FaceRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
+    seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
+    output_sha256: str = ""
+    method: str = ""
+    seed: int | None = None
+    version: str = ""
+
+    @property
+    def covered(self) -> int:
+        """How many faces the policy covered because the judge still knew them."""
+        return sum("covered" in face.audit for face in self.faces)
