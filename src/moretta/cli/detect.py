@@ -1,0 +1,98 @@
+"""`moretta detect`: where the faces are, as JSON in upright pixels and as overlay pictures."""
+
+from __future__ import annotations
+
+import json as jsons
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moretta.errors import PhotoError, one_line
+
+
+def command(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders (recursive) and quoted globs.")],
+    json: Annotated[
+        Path | None, typer.Option(help="Write JSON lines here; without it they go to standard output.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Folder for pictures with the boxes drawn in: faces are bare.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(help="NAME[,NAME]: yunet, centerface; finds are joined.")
+    ] = "yunet",
+    threshold: Annotated[float | None, typer.Option(help="0..1, least score of a find.")] = None,
+    min_face: Annotated[float, typer.Option(help="Smaller faces are not looked for, in px.")] = 12,
+    thorough: Annotated[bool, typer.Option("--thorough", help="All turns, twice the size.")] = False,
+    max_pixels: Annotated[int, typer.Option(help="Larger photos are refused.")] = 250_000_000,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; never downgraded.")] = "auto",
+) -> None:
+    """List the faces of each photo; edit the list by hand and give it to `anonymize --boxes`.
+
+    Example: [bold]moretta detect photos --json boxes.jsonl --overlay look[/bold]
+    """
+    from moretta.photos.files import read_photo, write_whole
+    from moretta.pipeline.boxes import as_line
+    from moretta.pipeline.inputs import listed
+    from moretta.pipeline.options import options
+    from moretta.pipeline.protect import Protector
+
+    checked = options(
+        {
+            "detector": detector,
+            "threshold": threshold,
+            "min_face": min_face,
+            "thorough": thorough,
+            "max_pixels": max_pixels,
+            "device": device,
+        }
+    )
+    outside = overlay if overlay is not None else Path("/nonexistent")
+    items = [item for item in listed(inputs, outside, format=None) if item.photo]
+    protector = Protector(checked)
+    lines, faults, empty = [], 0, 0
+    for item in items:
+        try:
+            if item.fault:
+                raise PhotoError(item.fault)
+            photo = read_photo(item.path, max_pixels=max_pixels)
+        except PhotoError as error:
+            faults += 1
+            hint = f"; {error.hint}" if error.hint else ""
+            print(f"moretta: {one_line(item.name)}: failed: {error.fault}{hint}", file=sys.stderr)  # noqa: T201
+            continue
+        faces = protector.find(photo.pixels)
+        empty += not faces
+        height, width = photo.pixels.shape[:2]
+        line = jsons.dumps(as_line(item.name, width, height, faces), ensure_ascii=False)
+        lines.append(line)
+        if json is None:
+            print(line)  # noqa: T201
+        if overlay is not None:
+            target = overlay / (item.name + ".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, _drawn(photo.pixels, faces))
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(json, "".join(line + "\n" for line in lines).encode())
+        print(f"{len(lines)} photos, {empty} without a face, {faults} not read: {json}")  # noqa: T201
+    raise typer.Exit(4 if faults else 3 if empty else 0)
+
+
+def _drawn(pixels, faces) -> bytes:  # type: ignore[no-untyped-def]
+    """Return a PNG of the photo with boxes, points and scores drawn in."""
+    import cv2
+
+    canvas = pixels[..., ::-1].copy()
+    line = max(1, round(max(canvas.shape[:2]) / 600))
+    for face in faces:
+        box = [round(v) for v in (face.box.left, face.box.top, face.box.right, face.box.bottom)]
+        cv2.rectangle(canvas, box[:2], box[2:], (0, 220, 0), line)
+        for x, y in face.points:
+            cv2.circle(canvas, (int(x), int(y)), line, (0, 160, 255), -1)
+        label = f"{face.detector} {face.score:.2f}"
+        place = (box[0], max(box[1] - 3 * line, 10))
+        cv2.putText(canvas, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * line, (0, 220, 0), line)
+    return bytes(cv2.imencode(".png", canvas)[1])

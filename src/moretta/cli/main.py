@@ -1,0 +1,79 @@
+"""`moretta`: the commands in one place, and the rim where errors become two lines and a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from moretta import __version__
+from moretta.cli import anonymize, demo, detect, doctor, methods, weights
+from moretta.errors import MorettaError, one_line
+
+EPILOG = (
+    "Exit codes: 0 all published; 1 our fault; 2 wrong use; 3 something was withheld, or covered "
+    "by policy; 4 some input could not be read; 130 interrupted (go on with --resume)."
+)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+app.command("anonymize", epilog=EPILOG)(anonymize.command)
+app.command("detect", epilog=EPILOG)(detect.command)
+app.command("methods")(methods.command)
+app.add_typer(weights.app, name="weights")
+app.command("doctor")(doctor.command)
+app.command("demo")(demo.command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"moretta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Replace faces in photos so that nobody can be recognised, and keep a record of every face.
+
+    Example: [bold]moretta anonymize photos --output protected[/bold]
+    """
+
+
+def main() -> None:
+    """Run the command; every fault is one clear line and a hint on standard error."""
+    try:
+        app()
+    except MorettaError as error:
+        print(f"moretta: error: {error.fault}", file=sys.stderr)  # noqa: T201
+        if error.hint:
+            print(f"moretta: hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("moretta: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("MORETTA_DEBUG"):
+            raise
+        fault = one_line(f"{type(error).__name__}: {error}")
+        print(f"moretta: error: internal: {fault}", file=sys.stderr)  # noqa: T201
+        print("moretta: hint: our fault; MORETTA_DEBUG=1 shows where", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What a run shows: progress on standard error, the summary on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from moretta.errors import one_line
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from moretta.pipeline.run import Summary
+    from moretta.records import PhotoRecord
+
+EVERY = 10.0  # seconds between two lines of --progress text
+NAMED = 20  # troubles printed by name; the manifest has all of them
+
+
+class Display:
+    """Listens to a run and shows it as a bar, as lines of text, as JSON lines, or not at all."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = ("bar" if sys.stderr.isatty() else "text") if kind == "auto" else kind
+        self._bar: Any = None
+        self._task: Any = None
+        self._start = self._last = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self._kind == "bar":
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import TimeRemainingColumn
+
+            self._bar = Progress(
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[counts]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.__enter__()
+            self._task = self._bar.add_task("photos", total=None, counts="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, value, trace)
+
+    def __call__(self, summary: Summary, record: PhotoRecord | None) -> None:
+        """Show how far the run is; `record` is the photo that was just done."""
+        now = time.monotonic()
+        done = summary.inputs - summary.left
+        fresh = summary.published + summary.withheld + summary.failed
+        pace = fresh / max(now - self._start, 1e-9)
+        if self._kind == "bar":
+            counts = f"{summary.faces} faces, {summary.withheld} withheld, {pace:.1f} photos/s"
+            self._bar.update(self._task, total=summary.inputs, completed=done, counts=counts)
+        elif self._kind == "jsonl":
+            line = {
+                "done": done,
+                "of": summary.inputs,
+                "faces": summary.faces,
+                "withheld": summary.withheld,
+                "failed": summary.failed,
+                "photos_per_second": round(pace, 3),
+            }
+            if record is not None:
+                line |= {"name": record.name, "decision": record.decision}
+            print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201
+        elif self._kind == "text" and record is not None and now - self._last >= EVERY:
+            self._last = now
+            left = summary.left / pace if pace else 0
+            text = (
+                f"{done} of {summary.inputs} photos, {summary.faces} faces, {summary.withheld} "
+                f"withheld, {pace:.1f} photos/s, {left:.0f} s left"
+            )
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def summary_table(summary: Summary, *, as_json: bool) -> None:
+    """Print the counts, which add up to the inputs, and name what was not simply published."""
+    if as_json:
+        counts = {k: v for k, v in asdict(summary).items() if k != "troubles"}
+        counts |= {"left": summary.left, "exit_code": summary.exit_code}
+        counts["troubles"] = [
+            {"input": name, "decision": decision, "reason": reason}
+            for name, decision, reason in summary.troubles
+        ]
+        print(json.dumps(counts, ensure_ascii=False))  # noqa: T201
+        return
+    for name, decision, reason in summary.troubles[:NAMED]:
+        print(f"moretta: {one_line(name)}: {decision}: {one_line(reason)}", file=sys.stderr)  # noqa: T201
+    if len(summary.troubles) > NAMED:
+        more = len(summary.troubles) - NAMED
+        print(f"moretta: and {more} more; manifest.jsonl names all", file=sys.stderr)  # noqa: T201
+    rows = [
+        ("published", summary.published),
+        ("withheld", summary.withheld),
+        ("could not be read or written", summary.failed),
+        ("done by an earlier run", summary.kept),
+        ("left undone", summary.left),
+    ]
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for label, number in rows:
+        if number or label == "published":
+            table.add_row(label, str(number))
+    table.add_row("[bold]photos in[/bold]", f"[bold]{summary.inputs}[/bold]")
+    if summary.not_photos:
+        table.add_row("other files, left alone", str(summary.not_photos))
+    table.add_row("faces", str(summary.faces))
+    table.add_row("of these covered by policy", str(summary.covered))
+    pace = (summary.inputs - summary.left - summary.kept) / max(summary.seconds, 1e-9)
+    table.add_row("seconds", f"{summary.seconds:.1f}")
+    table.add_row("photos/s", f"{pace:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"written to {summary.output}", highlight=False, markup=False, soft_wrap=True)
+    if summary.interrupted or summary.disk_full:
+        why = "interrupted" if summary.interrupted else "the disk is full: free some room"
+        print(f"moretta: {why}; run the same command with --resume", file=sys.stderr)  # noqa: T201

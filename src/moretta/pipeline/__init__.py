@@ -1,0 +1,1 @@
+"""The only place where photos, faces, methods and manifest meet."""

@@ -1,0 +1,92 @@
+"""Everything a run can be told, in one frozen, typed record: the same for Python, TOML and command."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from moretta.errors import UsageError, nearest
+
+FORMATS = ("jpeg", "png", "webp", "tiff", "bmp", "avif", "heic")
+
+
+class Options(BaseModel):
+    """How photos are protected. Unknown names and values out of range are refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    method: str = Field("solid", description="what is done to each face")
+    settings: Mapping[str, Any] = Field(default_factory=dict, description="the method's own options")
+    strength: float | None = Field(None, ge=0, le=1, description="where the method has a scale")
+    detector: tuple[str, ...] = Field(("yunet",), min_length=1, description="joined: any find counts")
+    threshold: float | None = Field(None, gt=0, lt=1, description="least score of a find")
+    min_face: float = Field(12, ge=1, le=100_000, description="smaller faces are not looked for, px")
+    thorough: bool = Field(False, description="all turns, twice the size, every detector")
+    on_no_face: Literal["withhold", "copy"] = Field(
+        "withhold", description="a photo in which no face was found"
+    )
+    on_audit_fail: Literal["cover", "withhold"] = Field(
+        "cover", description="a face that the judge still knows"
+    )
+    audit_far: Literal["1e-2", "1e-3", "1e-4"] = Field(
+        "1e-3", description="the judge's false-accept rate: 1e-2 is the strictest"
+    )
+    metadata: Literal["none", "profile"] = Field(
+        "none", description="profile keeps the colour profile, none nothing at all"
+    )
+    format: Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heic"] | None = Field(
+        None, description="of the outputs; the input's own by default"
+    )
+    quality: int = Field(95, ge=1, le=100, description="of lossy formats")
+    rename: bool = Field(False, description="neutral names in random order, fixed times")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="repeatable results")
+    max_pixels: int = Field(250_000_000, ge=1, description="larger photos are refused")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="for every network")
+
+    @field_validator("detector", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def options(given: Mapping[str, Any]) -> Options:
+    """Return checked options. Raises UsageError naming the option, what it was and what it accepts."""
+    known = list(Options.model_fields)
+    plain = {key.replace("-", "_"): value for key, value in given.items()}
+    for key in plain:
+        if key not in known:
+            raise UsageError(f"there is no option {key!r}", hint=nearest(key, known))
+    try:
+        checked = Options(**plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
+        raise UsageError(
+            f"{name} is {first['input']!r}: {first['msg'].lower()}",
+            hint="moretta anonymize --help lists every option and its range",
+        ) from None
+    _check_names(checked)
+    return checked
+
+
+def from_toml(path: Path) -> dict[str, Any]:
+    """Return the options in a TOML file, unchecked. Raises UsageError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}", hint="see docs/configuration.md") from error
+
+
+def _check_names(checked: Options) -> None:
+    from moretta.faces.detect import detector
+    from moretta.methods import method, settings
+
+    for name in checked.detector:
+        detector(name)
+    settings(method(checked.method), checked.settings, strength=checked.strength)

@@ -1,0 +1,335 @@
+"""From pixels to protected pixels and a record: find, edit, blend, judge, cover. No files.
+
+The order of events for one photo:
+1. find faces (or take those a person gave);
+2. cut or align each face, let the method edit all of them at once;
+3. blend the edits into a copy; a face whose edit failed is painted solid;
+4. the judge, whom no method was trained with, compares each face with the original;
+5. a face that it still knows is painted solid, larger each time, or the photo is withheld.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from moretta.faces import crop as crops
+from moretta.faces import mask as masks
+from moretta.faces.detect import DETECTORS, detector
+from moretta.faces.detect.search import Eye, find_faces
+from moretta.faces.recognise import JUDGE, Recogniser, threshold
+from moretta.methods import method, settings
+from moretta.records import FaceRecord
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from moretta.pipeline.options import Options
+    from moretta.records import Alpha, Crop, Edited, Face, FaceEdit, Pixels
+
+COVER = "solid"
+COVER_SCALES = (1.5, 2.0, 2.7)  # each try paints a larger ellipse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """One photo to protect."""
+
+    pixels: Pixels
+    name: str = ""  # only to derive seeds
+    faces: Sequence[Face] | None = None  # None: look for them; a list is a person's word
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Protected:
+    """What became of one photo."""
+
+    pixels: Pixels
+    changed: npt.NDArray[np.bool_]  # (height, width): every pixel that is not the original's
+    decision: Literal["published", "withheld"]
+    reason: str
+    seed: int
+    faces: list[FaceRecord] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """One face on its way through the steps."""
+
+    face: Face
+    alpha: Alpha
+    bounds: crops.Bounds
+    crop: Crop
+    edited: Edited | None = None
+    fault: str = ""
+    notes: list[str] = field(default_factory=list)
+    audit: dict[str, Any] = field(default_factory=dict)
+    method: str = ""
+    scale: float = 0.0
+
+
+class Protector:
+    """Detectors, method and judge, built once and used for many photos."""
+
+    def __init__(self, options: Options, *, threads: int = 1) -> None:
+        self.options = options
+        self.method = method(options.method)
+        self.settings = settings(self.method, options.settings, strength=options.strength)
+        names = options.detector
+        if options.thorough:
+            names = (*names, *(name for name in DETECTORS if name not in names))
+        self._eyes = [self._eye(name, threads) for name in names]
+        self._spare = [name for name in DETECTORS if name not in names]
+        self._fallback: list[Eye] | None = None
+        self._threads = threads
+        self._edit: FaceEdit = self.method.build(self.settings, options.device)
+        cover = method(COVER)
+        self._cover: FaceEdit = cover.build(cover.settings(), "cpu")
+        self._judge = Recogniser(JUDGE, device=options.device, threads=threads)
+        self._known = threshold(options.audit_far)
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of the networks that had a say."""
+        return [*(eye.detector.name for eye in self._eyes), JUDGE]
+
+    def protect(self, pictures: Sequence[Picture]) -> list[Protected]:
+        """Protect photos; the faces of all of them go through the method in one batch."""
+        done = [self._begun(picture) for picture in pictures]
+        tasks = [
+            self._tasks(picture, result) for picture, result in zip(pictures, done, strict=True)
+        ]
+        with _timed(done, "method"):
+            self._edit_all([task for group in tasks for task in group])
+        for picture, result, group in zip(pictures, done, tasks, strict=True):
+            if group:
+                self._finish(picture, result, group)
+        return done
+
+    def find(self, pixels: Pixels) -> list[Face]:
+        """Return the faces in one photo, as `protect` would find them."""
+        return find_faces(
+            pixels,
+            self._eyes,
+            min_face=self.options.min_face,
+            thorough=self.options.thorough,
+            fallback=_Lazy(self._second_opinion),  # type: ignore[arg-type]
+        )
+
+    def _eye(self, name: str, threads: int) -> Eye:
+        chosen = detector(name)
+        return Eye(
+            detector=chosen,
+            look=chosen.build(self.options.device, threads),
+            least_score=self.options.threshold or chosen.least_score,
+        )
+
+    def _second_opinion(self) -> list[Eye]:
+        if self._fallback is None:
+            self._fallback = [self._eye(name, self._threads) for name in self._spare]
+        return self._fallback
+
+    def _begun(self, picture: Picture) -> Protected:
+        if self.options.seed is None:
+            seed = secrets.randbits(63)
+        else:
+            seed = derived(self.options.seed, picture.name)
+        return Protected(
+            pixels=picture.pixels,
+            changed=np.zeros(picture.pixels.shape[:2], bool),
+            decision="published",
+            reason="",
+            seed=seed,
+        )
+
+    def _tasks(self, picture: Picture, result: Protected) -> list[_Task]:
+        with _timed([result], "detect"):
+            faces = self.find(picture.pixels) if picture.faces is None else list(picture.faces)
+        if not faces:
+            result.decision = "withheld" if self.options.on_no_face == "withhold" else "published"
+            by = "found" if picture.faces is None else "in the boxes given"
+            policy = self.options.on_no_face
+            result.reason = f"no face {by}; --on-no-face {policy}"
+        with _timed([result], "crop"):
+            return [
+                self._task(picture.pixels, face, derived(result.seed, str(i)))
+                for i, face in enumerate(faces)
+            ]
+
+    def _task(self, photo: Pixels, face: Face, seed: int) -> _Task:
+        chosen = self.method
+        if chosen.template == "window":
+            alpha, bounds = masks.cover(face, photo.shape, scale=chosen.mask_scale)
+            crop = crops.cut(photo, face, alpha, bounds, seed=seed)
+        else:
+            alpha, bounds = masks.redraw(face, photo.shape, scale=chosen.mask_scale)
+            crop = crops.align(
+                photo, face, alpha, template=chosen.template, side=chosen.side, seed=seed
+            )
+        task = _Task(face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale)
+        enlarged = 1 / crops.scale_of(crop.matrix)
+        if chosen.template != "window" and enlarged > 1:
+            task.notes.append(f"the face is {enlarged:.1f} times larger than the drawn crop: soft")
+        return task
+
+    def _edit_all(self, tasks: list[_Task]) -> None:
+        """Edit all faces at once; when that fails, one by one, so that one face cannot spoil others."""
+        if not tasks:
+            return
+        try:
+            for task, edited in zip(tasks, self._edit([t.crop for t in tasks]), strict=True):
+                task.edited = edited
+        except Exception:  # noqa: BLE001 - any fault of a method ends in covering, never in a leak
+            for task in tasks:
+                task.edited = None
+                try:
+                    (task.edited,) = self._edit([task.crop])
+                except Exception as error:  # noqa: BLE001 - as above
+                    task.fault = f"{type(error).__name__}: {error}"
+        for task in tasks:
+            if task.edited is not None and not _sound(task.edited.pixels, task.crop.pixels):
+                task.edited = None
+                task.fault = "the method's answer has another shape or kind than the crop"
+
+    def _finish(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
+        with _timed([result], "blend"):
+            result.pixels = picture.pixels.copy()
+            for task in tasks:
+                if task.edited is not None:
+                    left, top, right, bottom = task.bounds
+                    result.changed[top:bottom, left:right] |= task.alpha > 0
+                    crops.paste(
+                        result.pixels,
+                        task.edited.pixels,
+                        task.crop,
+                        task.alpha,
+                        task.bounds,
+                        match_colour=self.method.match_colour,
+                    )
+        with _timed([result], "audit"):
+            self._audit(picture, result, tasks)
+        result.faces = [self._record(task) for task in tasks]
+        if not result.reason:
+            covered = sum("covered" in task.audit for task in tasks)
+            result.reason = f"{len(tasks)} face{'s' * (len(tasks) != 1)}" + (
+                f", {covered} covered by policy" if covered else ""
+            )
+
+    def _audit(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
+        """Compare every face with its original; cover or withhold what the judge still knows."""
+        originals = self._judge.embed(picture.pixels, [task.face for task in tasks])
+        open_ = list(range(len(tasks)))
+        for scale in (0.0, *COVER_SCALES):
+            if scale:
+                for i in open_:
+                    self._paint(result, tasks[i], scale)
+            known = self._cosines(result.pixels, tasks, originals, open_)
+            for i in open_:
+                self._note(tasks[i], known[i], scale)
+            open_ = [i for i in open_ if not tasks[i].audit["passed"]]
+            if not open_ or self.options.on_audit_fail == "withhold":
+                break
+        if open_:
+            result.decision = "withheld"
+            faults = {tasks[i].fault for i in open_} - {""}
+            why = f"the method failed ({'; '.join(sorted(faults))})" if faults else "the judge knows them"
+            result.reason = f"{len(open_)} of {len(tasks)} faces not protected: {why}"
+
+    def _cosines(
+        self, pixels: Pixels, tasks: list[_Task], originals: npt.NDArray[np.float32], open_: list[int]
+    ) -> dict[int, float]:
+        now = self._judge.embed(pixels, [tasks[i].face for i in open_])
+        return {i: float(originals[i] @ vector) for i, vector in zip(open_, now, strict=True)}
+
+    def _note(self, task: _Task, cosine: float, scale: float) -> None:
+        edited = scale > 0 or task.edited is not None
+        passed = edited and np.isfinite(cosine) and cosine <= self._known
+        before = task.audit
+        task.audit = {
+            "judge": JUDGE,
+            "cosine": cosine,
+            "threshold": self._known,
+            "passed": bool(passed),
+        }
+        if scale:
+            first = before.get("covered", {"cosine": before["cosine"], "fault": task.fault})
+            task.audit["covered"] = {**first, "scale": scale}
+
+    def _paint(self, result: Protected, task: _Task, scale: float) -> None:
+        """Paint one face solid, `scale` large, over whatever is there now."""
+        alpha, bounds = masks.cover(task.face, result.pixels.shape, scale=scale)
+        cover = crops.cut(result.pixels, task.face, alpha, bounds, seed=task.crop.seed)
+        (painted,) = self._cover([cover])
+        crops.paste(result.pixels, painted.pixels, cover, alpha, bounds)
+        left, top, right, bottom = bounds
+        result.changed[top:bottom, left:right] |= alpha > 0
+        task.method, task.scale = COVER, scale
+
+    def _record(self, task: _Task) -> FaceRecord:
+        face = task.face
+        own = task.method == self.method.name and task.edited is not None
+        return FaceRecord(
+            box=(face.box.left, face.box.top, face.box.right, face.box.bottom),
+            points=tuple((float(x), float(y)) for x, y in face.points),
+            points_from=face.points_from,
+            score=face.score,
+            detector=face.detector,
+            method=task.method,
+            settings=self.settings.model_dump() if own else {},
+            seed=task.crop.seed,
+            mask_scale=task.scale,
+            crop_scale=1 / crops.scale_of(task.crop.matrix),
+            audit=task.audit,
+            notes=tuple(task.notes),
+            statement=task.edited.statement if own and task.edited else None,
+            figures=dict(task.edited.figures) if own and task.edited else {},
+        )
+
+
+def derived(seed: int, name: str) -> int:
+    """Return a seed of its own for a photo or a face: batch size and order cannot change it.
+
+    >>> derived(0, "a") == derived(0, "a") != derived(0, "b")
+    True
+    """
+    digest = hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _sound(edited: Any, crop: Pixels) -> bool:
+    return (
+        isinstance(edited, np.ndarray) and edited.shape == crop.shape and edited.dtype == crop.dtype
+    )
+
+
+class _Lazy(Sequence[Any]):
+    """Detectors that are built only when somebody looks at them."""
+
+    def __init__(self, build: Any) -> None:
+        self._build = build
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._build()[index]
+
+    def __len__(self) -> int:
+        return len(self._build())
+
+
+@contextmanager
+def _timed(results: Sequence[Protected], stage: str) -> Iterator[None]:
+    """Share the time of a step among the photos it served."""
+    start = time.perf_counter()
+    yield
+    for result in results:
+        result.seconds[stage] += (time.perf_counter() - start) / len(results)
+
+

@@ -1,0 +1,449 @@
+"""Run over many photos: plan, workers, manifest, summary. The rim where files are touched."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from moretta import __version__
+from moretta.errors import DiskFull, PhotoError, UsageError
+from moretta.photos import manifest as manifests
+from moretta.photos.files import encode_photo, read_photo, write_whole
+from moretta.pipeline.boxes import Drawn, read_boxes
+from moretta.pipeline.inputs import Input, listed, renamed
+from moretta.pipeline.options import Options
+from moretta.pipeline.protect import Picture, Protector
+from moretta.records import PhotoRecord
+from moretta.weights import load
+
+if TYPE_CHECKING:
+    from moretta.photos.files import Photo
+
+FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
+BATCH = 8  # photos whose faces are drawn together by methods that use a network
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One photo for a worker."""
+
+    path: Path
+    name: str  # of the output
+    folder: Path
+    drawn: Drawn | None
+    hashed: bool = False  # for the internal record
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A worker's answer."""
+
+    record: PhotoRecord
+    input_sha256: str = ""
+    ours: bool = False  # the failure is our fault
+    full: bool = False  # the disk is full
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """Counts that add up: inputs = published + withheld + failed + kept + left."""
+
+    output: str
+    inputs: int = 0  # photos, and what could not be read as one
+    published: int = 0
+    withheld: int = 0
+    failed: int = 0
+    kept: int = 0  # done by an earlier run, with --resume
+    not_photos: int = 0  # other files in the folders: left alone
+    faces: int = 0
+    covered: int = 0
+    our_fault: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    disk_full: bool = False
+    troubles: list[tuple[str, str, str]] = field(default_factory=list)  # input, decision, reason
+
+    @property
+    def left(self) -> int:
+        """Photos that an interruption left undone."""
+        return self.inputs - self.published - self.withheld - self.failed - self.kept
+
+    @property
+    def exit_code(self) -> int:
+        """0 all published; 1 our fault; 3 withheld or covered; 4 unreadable; 130 interrupted."""
+        if self.interrupted:
+            return 130
+        if self.our_fault:
+            return 1
+        if self.failed or self.disk_full:
+            return 4
+        return 3 if self.withheld or self.covered else 0
+
+
+Listener = Callable[[Summary, PhotoRecord | None], None]
+
+
+def run(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    jobs: int | Literal["auto"] = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    boxes: str | os.PathLike[str] | None = None,
+    internal_record: str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+) -> Summary:
+    """Protect photos into a folder. See `moretta anonymize --help` for what each argument means.
+
+    Returns the counts. Raises UsageError and its kin before any work starts; what goes wrong with
+    one photo is in the summary and in the manifest, and the others go on.
+    """
+    folder = Path(output)
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other", hint="choose one")
+    drawn = read_boxes(Path(boxes)) if boxes is not None else {}
+    items = listed(inputs, folder, format=options.format)
+    _check_boxes(drawn, items)
+    internal = _internal(internal_record, folder)
+    for name in (*options.detector, "sface"):
+        load.locate(name)
+    started = time.perf_counter()
+    summary = Summary(output=str(folder))
+    settings = {**options.model_dump(), "version": __version__}
+    with manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest:
+        if options.rename:
+            _refuse_finished(folder, manifest)
+            items = renamed(items, folder)
+        photos = [item for item in items if item.photo]
+        summary.inputs = len(photos)
+        summary.not_photos = len(items) - len(photos)
+        work, sources = [], {}
+        for item in photos:
+            sources[item.output or item.name] = item.name
+            if item.fault:
+                record = _failed(item.output or item.name, item.fault)
+                _count(summary, record, item.name)
+                manifest.append(record)
+            elif item.output in manifest.done:
+                summary.kept += 1
+                summary.faces += len(manifest.done[item.output]["faces"])
+            elif (folder / item.output).exists() and not _ours(folder, item.output, resume):
+                record = _failed(item.output, "a file of this name is already in the output folder")
+                _count(summary, record, item.name)
+                manifest.append(record)
+            else:
+                work.append(
+                    Work(item.path, item.output, folder, drawn.get(item.name), bool(internal))
+                )
+        if listener:
+            listener(summary, None)
+        try:
+            for done in _workers(work, options, _count_of_jobs(jobs, len(work))):
+                if done.full:
+                    summary.disk_full = True
+                    summary.troubles.append((sources[done.record.name], "failed", done.record.reason))
+                    break
+                manifest.append(done.record)
+                summary.our_fault += done.ours
+                _count(summary, done.record, sources[done.record.name])
+                if internal:
+                    _note(internal, sources[done.record.name], done)
+                summary.seconds = time.perf_counter() - started
+                if listener:
+                    listener(summary, done.record)
+        except DiskFull as error:
+            summary.disk_full = True
+            summary.troubles.append((str(folder), "failed", error.fault))
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        if options.rename and not summary.left:
+            (folder / manifests.NAMES).unlink(missing_ok=True)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
+    """Read, protect and write a batch of photos; one photo's fault stays its own."""
+    done: list[Done] = []
+    ready: list[tuple[Work, Photo, dict[str, float], str]] = []
+    for work in batch:
+        start = time.perf_counter()
+        try:
+            photo = _read(work, protector.options)
+            digest = _sha256(work.path) if work.hashed else ""
+            ready.append((work, photo, {"read": time.perf_counter() - start}, digest))
+        except Exception as error:  # noqa: BLE001 - every fault becomes a failed photo, never a leak
+            done.append(_fault(work, error))
+    try:
+        results = protector.protect(
+            [
+                Picture(
+                    pixels=photo.pixels,
+                    name=work.name,
+                    faces=work.drawn.faces if work.drawn is not None else None,
+                )
+                for work, photo, _, _ in ready
+            ]
+        )
+    except Exception as error:  # noqa: BLE001 - as above
+        if len(ready) == 1:
+            return [*done, _fault(ready[0][0], error)]
+        return done + [one for work, *_ in ready for one in handle([work], protector)]
+    for (work, photo, seconds, digest), result in zip(ready, results, strict=True):
+        try:
+            record = _publish(work, photo, result, seconds, protector)
+            done.append(Done(record, digest))
+        except Exception as error:  # noqa: BLE001 - as above
+            done.append(_fault(work, error))
+    return done
+
+
+def _read(work: Work, options: Options) -> Photo:
+    photo = read_photo(work.path, metadata=options.metadata, max_pixels=options.max_pixels)
+    height, width = photo.pixels.shape[:2]
+    if work.drawn is not None and (work.drawn.width, work.drawn.height) != (width, height):
+        raise PhotoError(
+            f"it is {width} x {height}, the boxes were drawn on {work.drawn.width} x "
+            f"{work.drawn.height}",
+            hint="export the boxes of this photo again",
+        )
+    return photo
+
+
+def _publish(
+    work: Work, photo: Photo, result: Any, seconds: dict[str, float], protector: Protector
+) -> PhotoRecord:
+    options = protector.options
+    digest = ""
+    start = time.perf_counter()
+    if result.decision == "published":
+        content = encode_photo(
+            photo,
+            result.pixels,
+            result.changed,
+            format=options.format,
+            quality=options.quality,
+            metadata=options.metadata,
+        )
+        seconds["encode"] = time.perf_counter() - start
+        start = time.perf_counter()
+        target = manifests.inside(work.folder, work.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content, mtime=FIXED_TIME if options.rename else None)
+        seconds["write"] = time.perf_counter() - start
+        digest = hashlib.sha256(content).hexdigest()
+    else:
+        manifests.inside(work.folder, work.name).unlink(missing_ok=True)
+    height, width = photo.pixels.shape[:2]
+    catalogue = load.catalogue()
+    return PhotoRecord(
+        name=work.name,
+        decision=result.decision,
+        reason=result.reason,
+        width=width,
+        height=height,
+        faces=tuple(result.faces),
+        notes=photo.notes,
+        weights={name: catalogue[name].sha256 for name in protector.networks},
+        seconds={**seconds, **result.seconds},
+        output_sha256=digest,
+        method=protector.method.name,
+        seed=result.seed,
+        version=__version__,
+    )
+
+
+def _fault(work: Work, error: Exception) -> Done:
+    """Turn an exception into a failed photo with one clear line."""
+    if isinstance(error, DiskFull):
+        return Done(_failed(work.name, f"{error.fault}; {error.hint}"), full=True)
+    if isinstance(error, PhotoError):
+        reason = f"{error.fault}; {error.hint}" if error.hint else error.fault
+        return Done(_failed(work.name, reason))
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Done(_failed(work.name, "no room left on the disk"), full=True)
+        return Done(_failed(work.name, f"{error.strerror or error}"))
+    if isinstance(error, MemoryError):
+        return Done(_failed(work.name, "not enough memory for a photo of this size"))
+    reason = f"internal error: {type(error).__name__}: {error}; please report it"
+    return Done(_failed(work.name, reason), ours=True)
+
+
+def _failed(name: str, reason: str) -> PhotoRecord:
+    return PhotoRecord(name=name, decision="failed", reason=reason, version=__version__)
+
+
+def _count(summary: Summary, record: PhotoRecord, source: str) -> None:
+    setattr(summary, record.decision, getattr(summary, record.decision) + 1)
+    summary.faces += len(record.faces)
+    summary.covered += record.covered
+    if record.decision != "published" or record.covered:
+        decision = record.decision if record.decision != "published" else "covered"
+        summary.troubles.append((source, decision, record.reason))
+
+
+def _check_boxes(drawn: Mapping[str, Drawn], items: Sequence[Input]) -> None:
+    unknown = sorted(set(drawn) - {item.name for item in items})
+    if unknown:
+        raise UsageError(
+            f"--boxes names {len(unknown)} photos that are not among the inputs, such as {unknown[0]}",
+            hint="names are relative to the input folder, as `moretta detect --json` writes them",
+        )
+
+
+def _ours(folder: Path, name: str, resume: bool) -> bool:
+    """Whether a file without a line may be replaced: a run killed between the two left it."""
+    return resume and (folder / manifests.RUN).exists() and bool(name)
+
+
+def _refuse_finished(folder: Path, manifest: manifests.Manifest) -> None:
+    if manifest.done and not (folder / manifests.NAMES).exists():
+        raise UsageError(
+            f"{folder} holds a finished run whose list of names was destroyed, as --rename promises",
+            hint="choose a new folder",
+        )
+
+
+def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
+    if path is None:
+        return None
+    wanted = Path(path)
+    if folder.resolve() in wanted.resolve().parents:
+        raise UsageError(
+            f"the internal record {wanted} would lie in the output folder",
+            hint="it links outputs to originals: keep it where the originals are",
+        )
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        wanted.touch()
+    except OSError as error:
+        raise UsageError(f"{wanted} cannot be written: {error.strerror}") from error
+    return wanted
+
+
+def _note(path: Path, source: str, done: Done) -> None:
+    line = {
+        "schema": manifests.SCHEMA,
+        "input": source,
+        "input_sha256": done.input_sha256,
+        "name": done.record.name,
+        "output_sha256": done.record.output_sha256,
+        "decision": done.record.decision,
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
+    if jobs != "auto":
+        if jobs < 1:
+            raise UsageError(f"--jobs is {jobs}", hint="one or more, or auto")
+        return max(1, min(jobs, photos))
+    return min(_cores(), 8) if photos >= 16 else 1
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _workers(work: Sequence[Work], options: Options, jobs: int) -> Iterator[Done]:
+    """Yield each photo's result as it is done, from this process or from several."""
+    if not work:
+        return
+    if jobs == 1:
+        protector = Protector(options, threads=_cores())
+        for batch in _batches(work, protector.method.template):
+            yield from handle(batch, protector)
+        return
+    yield from _in_processes(work, options, jobs)
+
+
+def _batches(work: Sequence[Work], template: str) -> Iterator[Sequence[Work]]:
+    size = 1 if template == "window" else BATCH
+    for start in range(0, len(work), size):
+        yield work[start : start + size]
+
+
+def _in_processes(work: Sequence[Work], options: Options, jobs: int) -> Iterator[Done]:
+    """Spread batches over processes; a worker that dies costs one photo, not the run."""
+    from moretta.methods import method
+
+    waiting = list(_batches(work, method(options.method).template))[::-1]
+    alone: list[Sequence[Work]] = []  # were under way when a worker died: tried again one by one
+    while waiting or alone:
+        suspects = bool(alone)
+        source = alone if suspects else waiting
+        under_way: dict[Future[list[Done]], Sequence[Work]] = {}
+        pool = _pool(options, 1 if suspects else jobs)
+        try:
+            while source or under_way:
+                while source and len(under_way) < (1 if suspects else 2 * jobs):
+                    batch = source.pop()
+                    under_way[pool.submit(_handle_in_worker, batch)] = batch
+                finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield from future.result()
+                    del under_way[future]
+        except BrokenProcessPool:
+            if suspects:
+                (batch,) = under_way.values()
+                for one in batch:
+                    reason = "its worker died, probably for lack of memory; try --jobs 1"
+                    yield Done(_failed(one.name, reason))
+            else:
+                alone = [[one] for batch in under_way.values() for one in batch]
+        except (KeyboardInterrupt, GeneratorExit):
+            for future in under_way:
+                future.cancel()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(options: Options, jobs: int) -> ProcessPoolExecutor:
+    threads = max(1, _cores() // jobs)
+    return ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(options, threads),
+    )
+
+
+_protector: Protector | None = None
+
+
+def _start_worker(options: Options, threads: int) -> None:
+    global _protector  # noqa: PLW0603 - a worker process has one, built once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(threads)
+    _protector = Protector(options, threads=threads)
+
+
+def _handle_in_worker(batch: Sequence[Work]) -> list[Done]:
+    assert _protector is not None  # noqa: S101 - `_start_worker` ran
+    return handle(batch, _protector)
