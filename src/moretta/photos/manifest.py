@@ -1,0 +1,248 @@
+"""The record of a run: one JSON line a photo, and one file with the run's settings.
+
+Promise   a line is written only after the photo it speaks of stands whole in the folder, so a run
+          killed at any byte can go on: what has a line is done, everything else is done again.
+Not here  input names that `--rename` hides, embeddings, hashes of inputs: a hash of the input is a
+          linking key (whoever holds the original can confirm it) and stands in the internal record.
+Format    docs/manifest.md; meanings are only ever added to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from moretta.errors import DiskFull, ManifestError, UsageError
+
+if TYPE_CHECKING:
+    from moretta.records import PhotoRecord
+
+SCHEMA = 1
+MANIFEST = "manifest.jsonl"
+RUN = "run.json"
+LOCK = ".moretta.lock"
+PART = ".moretta-part-"
+NAMES = ".moretta-names.json"
+OURS = (MANIFEST, RUN, LOCK, NAMES)
+
+
+def as_line(record: PhotoRecord) -> dict[str, Any]:
+    """Return one photo's record as it stands in the manifest: JSON types only, infinity as "inf"."""
+    line: dict[str, Any] = {"schema": SCHEMA, **asdict(record)}
+    return _plain(line)  # type: ignore[no-any-return]
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a folder's manifest; a torn last line is left out.
+
+    Raises ManifestError when a line other than the last is damaged, or comes from a newer version.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    lines = []
+    for number, row in enumerate(whole.splitlines(), 1):
+        try:
+            line = json.loads(row)
+            schema = line["schema"]
+            line["name"], line["decision"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ManifestError(
+                f"{path}: line {number} is damaged",
+                hint="start again into a new folder, or with --overwrite",
+            ) from error
+        if schema > SCHEMA:
+            raise ManifestError(
+                f"{path}: written by a newer version (schema {schema}, this one knows {SCHEMA})",
+                hint="update moretta",
+            )
+        lines.append(line)
+    return lines
+
+
+class Manifest:
+    """The manifest of one output folder, held open and locked while a run writes into it."""
+
+    def __init__(self, folder: Path, *, done: Mapping[str, dict[str, Any]]) -> None:
+        self.folder = folder
+        self.done = dict(done)
+        self._file = (folder / MANIFEST).open("ab")
+
+    def append(self, record: PhotoRecord) -> None:
+        """Write one photo's line; the operating system has it when this returns.
+
+        Raises DiskFull; the torn line is taken back.
+        """
+        line = as_line(record)
+        row = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(row)
+            self._file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(start)
+            raise DiskFull(
+                f"{self.folder / MANIFEST}: {error.strerror or error}",
+                hint="free some room, then run the same command with --resume",
+            ) from error
+        self.done[record.name] = line
+
+    def close(self) -> None:
+        """Bring everything to the disk and let go of the file."""
+        with contextlib.suppress(OSError):
+            os.fsync(self._file.fileno())
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+@contextlib.contextmanager
+def opened(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Iterator[Manifest]:
+    """Lock the folder, settle what an earlier run left, and yield the manifest to write to.
+
+    resume: keep what has a line; settings must be the same. overwrite: remove what the earlier run
+    published, then start anew. Neither, with an earlier run there: UsageError.
+    """
+    _make(folder)
+    with _locked(folder):
+        earlier = (folder / MANIFEST).exists() or (folder / RUN).exists()
+        if earlier and not (resume or overwrite):
+            raise UsageError(
+                f"{folder} holds an earlier run",
+                hint="--resume goes on with it, --overwrite starts anew, or choose another folder",
+            )
+        _sweep(folder)
+        done: dict[str, dict[str, Any]] = {}
+        if earlier and overwrite:
+            _forget(folder)
+        elif earlier:
+            _same_settings(folder, settings)
+            done = _settled(folder)
+        _write_run(folder, settings)
+        manifest = Manifest(folder, done=done)
+        try:
+            yield manifest
+        finally:
+            manifest.close()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return folder/name. Raises ManifestError if the name would lead out of the folder."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise ManifestError(
+            f"{folder / MANIFEST}: the name {name!r} leads out of the folder",
+            hint="this manifest was not written by moretta; choose another folder",
+        )
+    return folder.joinpath(*pure.parts)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror}", hint="choose another --output"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the operating system frees it when the process dies, however it dies."""
+    try:
+        file = (folder / LOCK).open("ab")
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written to: {error.strerror}", hint="choose another --output"
+        ) from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: no lock, one run at a time is the user's care
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise UsageError(
+                f"another run is writing into {folder}",
+                hint="wait for it, or choose another folder",
+            ) from error
+        yield
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-written files that a killed run left behind."""
+    for part in folder.rglob(PART + "*"):
+        part.unlink(missing_ok=True)
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an earlier run published here, so that nothing stays without a record."""
+    for line in read_lines(folder):
+        if line["decision"] == "published":
+            inside(folder, line["name"]).unlink(missing_ok=True)
+    for name in (MANIFEST, RUN, NAMES):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    path = folder / RUN
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{path} is missing or damaged", hint="start again with --overwrite"
+        ) from error
+    now = _plain(dict(settings))
+    changed = sorted(k for k in {*earlier, *now} if earlier.get(k) != now.get(k))
+    if changed:
+        was = ", ".join(f"{k} was {earlier.get(k)!r}, is {now.get(k)!r}" for k in changed)
+        raise ManifestError(
+            f"{folder} was begun with other settings: {was}",
+            hint="resume with the same settings, or start anew with --overwrite",
+        )
+
+
+def _write_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    from moretta.photos.files import write_whole
+
+    text = json.dumps(
+        {"schema": SCHEMA, "settings": _plain(dict(settings))}, indent=1, sort_keys=True
+    )
+    write_whole(folder / RUN, text.encode() + b"\n")
+
+
+def _settled(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the lines that stay, and drop torn and failed ones from the file: they are done again."""
+    from moretta.photos.files import write_whole
+
+    lines = [line for line in read_lines(folder) if line["decision"] != "failed"]
+    rows = (json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+    write_whole(folder / MANIFEST, b"".join(rows))
+    return {line["name"]: line for line in lines}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        return round(value, 6)
+    return value

@@ -1,0 +1,123 @@
+"""What several rooms' tests share: one real face, drawn pictures, and networks built once."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from moretta.cli.demo import photo
+from moretta.pipeline.protect import Protector
+
+SIDE = 160  # px of the test portrait: its face is 30 px
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """(SIDE, SIDE, 3) RGB with one face: the public-domain photo that ships with the package."""
+    rgb = cv2.resize(photo(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    rgb.flags.writeable = False
+    return rgb
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """(48, 64, 3) RGB without a face."""
+    x, y = np.meshgrid(np.linspace(0, 255, 64), np.linspace(0, 255, 48))
+    return np.dstack([x, y, 255 - x]).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def built():
+    """Return a Protector for options, built once in a session: (options) -> Protector."""
+    kept = {}
+
+    def build(options, *, threads=1):
+        key = options.model_dump_json(exclude={"rename", "format", "quality"})
+        if key not in kept:
+            kept[key] = Protector(options, threads=1)
+        kept[key].options = options
+        return kept[key]
+
+    return build
+
+
+@pytest.fixture
+def quick(built, monkeypatch):
+    """Let runs in this process share networks."""
+    monkeypatch.setattr("moretta.pipeline.run.Protector", built)
+    return built
+
+
+@pytest.fixture
+def put():
+    """Write pictures: (path, rgb, ...) -> path; the suffix chooses the format."""
+
+    def write(path, rgb, **options):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rgb).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def folder(tmp_path, put, portrait):
+    """Return a folder with `count` different photos of one face: (count) -> path."""
+
+    def make(count, name="in", suffix=".png"):
+        for i in range(count):
+            shifted = np.roll(portrait, i, axis=1)
+            put(tmp_path / name / f"p{i:02d}{suffix}", shifted)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def lines():
+    """Return the manifest of an output folder as a list of dicts."""
+
+    def read(out):
+        rows = (Path(out) / "manifest.jsonl").read_bytes().split(b"\n")
+        assert rows[-1] == b""
+        return [json.loads(row) for row in rows[:-1]]
+
+    return read
+
+
+@pytest.fixture
+def tree():
+    """Return every file below a folder with its bytes: (path) -> {relative name: bytes}."""
+
+    def read(root):
+        found = {}
+        for here, _, names in os.walk(root):
+            for name in names:
+                path = Path(here) / name
+                if path.is_file():
+                    found[str(path.relative_to(root))] = path.read_bytes()
+        return found
+
+    return read
+
+
+@pytest.fixture
+def moretta(quick, monkeypatch, capfd):
+    """Run the command in this process: (*arguments) -> (exit code, stdout, stderr)."""
+    from moretta.cli.main import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["moretta", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
