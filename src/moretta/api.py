@@ -46,10 +46,13 @@ class Anonymizer:
         """
         import numpy as np
 
-        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
+        picture: Any = rgb  # whatever the caller really gave
+        if not isinstance(picture, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
             raise UsageError("the picture must be an array of uint8, (height, width, 3)")
         if rgb.shape[2] != 3 or 0 in rgb.shape:
-            raise UsageError(f"the picture has the shape {rgb.shape}", hint="(height, width, 3) RGB")
+            raise UsageError(
+                f"the picture has the shape {rgb.shape}", hint="(height, width, 3) RGB"
+            )
         protector = self._built()
         (result,) = protector.protect([Picture(pixels=rgb, name=name, faces=faces)])
         record = PhotoRecord(
@@ -109,9 +112,7 @@ class Anonymizer:
         return self._protector
 
 
-def anonymize_image(
-    rgb: Pixels, method: str = "solid", **given: Any
-) -> tuple[Pixels, PhotoRecord]:
+def anonymize_image(rgb: Pixels, method: str = "solid", **given: Any) -> tuple[Pixels, PhotoRecord]:
     """Protect one picture: `Anonymizer(method, **given).image(rgb)`. Networks are loaded each time.
 
     rgb: (height, width, 3) uint8, upright. Returns the protected copy and its record.

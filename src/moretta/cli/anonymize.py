@@ -28,13 +28,15 @@ def with_method_options(function: Callable[..., None]) -> Callable[..., None]:
             taken.add(key)
             kind = info.annotation if info.annotation in (int, float, bool) else str
             text = f"{info.description} (default {info.default})"
-            option = typer.Option(f"--{key.replace('_', '-')}", help=text, rich_help_panel=f"--method {name}")
+            option = typer.Option(
+                f"--{key.replace('_', '-')}", help=text, rich_help_panel=f"--method {name}"
+            )
             added.append(
                 inspect.Parameter(
                     key,
                     inspect.Parameter.KEYWORD_ONLY,
                     default=None,
-                    annotation=Annotated[kind | None, option],  # type: ignore[valid-type]
+                    annotation=Annotated[kind | None, option],
                 )
             )
     keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in plain]
@@ -45,15 +47,21 @@ def with_method_options(function: Callable[..., None]) -> Callable[..., None]:
 
 @with_method_options
 def command(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders (recursive) and quoted globs.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the protected photos.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders (recursive) and quoted globs.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the protected photos.")
+    ],
     method: Annotated[
         str | None, typer.Option(help="How faces are changed: " + ", ".join(METHODS) + ".")
     ] = None,
     strength: Annotated[
         float | None, typer.Option(help="0..1, for methods that have a scale.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any of these options.")
+    ] = None,
     on_no_face: Annotated[
         str | None, typer.Option(help="A photo without a found face: withhold (default) or copy.")
     ] = None,
@@ -67,9 +75,12 @@ def command(
         str | None, typer.Option(help="none (default), or profile: keep the colour profile.")
     ] = None,
     format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="jpeg, png, webp, tiff, bmp, avif, heic; default as the input.")
+        str | None,
+        typer.Option(help="jpeg, png, webp, tiff, bmp, avif, heic; default as the input."),
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="1..100, of lossy formats (default 95).")] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="1..100, of lossy formats (default 95).")
+    ] = None,
     rename: Annotated[
         bool, typer.Option("--rename", help="Neutral names in random order, fixed times.")
     ] = False,
@@ -94,18 +105,27 @@ def command(
     max_pixels: Annotated[
         int | None, typer.Option(help="Larger photos are refused (default 250 million).")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run published; start anew.")
     ] = False,
     internal_record: Annotated[
         Path | None,
-        typer.Option(help="File outside the output: input names and hashes. Links; keep it private."),
+        typer.Option(
+            help="File outside the output: input names and hashes. Links; keep it private."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, write nothing.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.")
+    ] = False,
     progress: Annotated[
-        str, typer.Option(help="auto (a bar on a terminal), text, jsonl or none; on standard error.")
+        str,
+        typer.Option(help="auto (a bar on a terminal), text, jsonl or none; on standard error."),
     ] = "auto",
     **own: Any,
 ) -> None:
@@ -143,7 +163,8 @@ def command(
     merged.update({key: value for key, value in chosen.items() if value is not None})
     own = {key: value for key, value in own.items() if value is not None}
     if own:
-        merged["settings"] = {**merged.get("settings", {}), **own}
+        table = merged.get("settings", {})
+        merged["settings"] = {**table, **own} if isinstance(table, dict) else table
     checked = options(merged)
     count = _jobs(jobs)
     if progress not in ("auto", "text", "jsonl", "none"):
@@ -171,6 +192,6 @@ def command(
 def _jobs(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if text.isdigit() and int(text) > 0:
+    if text.isdecimal() and int(text) > 0:
         return int(text)
     raise UsageError(f"--jobs is {text!r}", hint="a whole number from 1, or auto")

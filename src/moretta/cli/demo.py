@@ -44,7 +44,9 @@ def command(
     sheet = []
     for picture, label in zip(pictures, labels, strict=True):
         strip = np.full((36, picture.shape[1], 3), 255, np.uint8)
-        cv2.putText(strip, label, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (30, 30, 30), 1, cv2.LINE_AA)
+        cv2.putText(
+            strip, label, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (30, 30, 30), 1, cv2.LINE_AA
+        )
         sheet.append(np.vstack([strip, picture]))
     output.mkdir(parents=True, exist_ok=True)
     target = output / "before-after.png"

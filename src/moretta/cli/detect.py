@@ -9,23 +9,29 @@ from typing import Annotated
 
 import typer
 
-from moretta.errors import PhotoError, one_line
+from moretta.errors import PhotoError, UsageError, one_line
 
 
 def command(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders (recursive) and quoted globs.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders (recursive) and quoted globs.")
+    ],
     json: Annotated[
-        Path | None, typer.Option(help="Write JSON lines here; without it they go to standard output.")
+        Path | None,
+        typer.Option(help="Write JSON lines here; without it they go to standard output."),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Folder for pictures with the boxes drawn in: faces are bare.")
+        Path | None,
+        typer.Option(help="Folder for pictures with the boxes drawn in: faces are bare."),
     ] = None,
     detector: Annotated[
         str, typer.Option(help="NAME[,NAME]: yunet, centerface; finds are joined.")
     ] = "yunet",
     threshold: Annotated[float | None, typer.Option(help="0..1, least score of a find.")] = None,
     min_face: Annotated[float, typer.Option(help="Smaller faces are not looked for, in px.")] = 12,
-    thorough: Annotated[bool, typer.Option("--thorough", help="All turns, twice the size.")] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="All turns, twice the size.")
+    ] = False,
     max_pixels: Annotated[int, typer.Option(help="Larger photos are refused.")] = 250_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; never downgraded.")] = "auto",
 ) -> None:
@@ -49,24 +55,25 @@ def command(
             "device": device,
         }
     )
-    outside = overlay if overlay is not None else Path("/nonexistent")
-    items = [item for item in listed(inputs, outside, format=None) if item.photo]
+    if json is not None:
+        _refuse_photo(json)
+    items = [item for item in listed(inputs, overlay) if item.photo]
     protector = Protector(checked)
     lines, faults, empty = [], 0, 0
     for item in items:
         try:
-            if item.fault:
-                raise PhotoError(item.fault)
-            photo = read_photo(item.path, max_pixels=max_pixels)
+            photo = read_photo(item.path, max_pixels=max_pixels) if not item.fault else None
+            fault = item.fault
         except PhotoError as error:
+            photo, fault = None, f"{error.fault}; {error.hint}" if error.hint else error.fault
+        if photo is None:
             faults += 1
-            hint = f"; {error.hint}" if error.hint else ""
-            print(f"moretta: {one_line(item.name)}: failed: {error.fault}{hint}", file=sys.stderr)  # noqa: T201
+            print(f"moretta: {one_line(item.name)}: failed: {fault}", file=sys.stderr)  # noqa: T201
             continue
         faces = protector.find(photo.pixels)
         empty += not faces
         height, width = photo.pixels.shape[:2]
-        line = jsons.dumps(as_line(item.name, width, height, faces), ensure_ascii=False)
+        line = jsons.dumps(as_line(item.name, width, height, faces))
         lines.append(line)
         if json is None:
             print(line)  # noqa: T201
@@ -79,6 +86,18 @@ def command(
         write_whole(json, "".join(line + "\n" for line in lines).encode())
         print(f"{len(lines)} photos, {empty} without a face, {faults} not read: {json}")  # noqa: T201
     raise typer.Exit(4 if faults else 3 if empty else 0)
+
+
+def _refuse_photo(path: Path) -> None:
+    """`detect --json *.jpg` would write over the first photo: `--json` takes a name here."""
+    from moretta.photos.files import sniff
+
+    if path.is_file():
+        with path.open("rb") as file:
+            if sniff(file.read(64)):
+                raise UsageError(
+                    f"--json names {path}, which is a photo", hint="name the file for the boxes"
+                )
 
 
 def _drawn(pixels, faces) -> bytes:  # type: ignore[no-untyped-def]

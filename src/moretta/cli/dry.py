@@ -25,9 +25,11 @@ def rehearse(
     from moretta.pipeline.boxes import read_boxes
     from moretta.pipeline.inputs import listed
     from moretta.pipeline.protect import Protector
+    from moretta.pipeline.run import check_boxes
 
-    items = listed(inputs, output, format=options.format)
+    items = listed(inputs, output, container=options.format, rename=options.rename)
     drawn = read_boxes(boxes) if boxes else {}
+    check_boxes(drawn, items)
     Protector(options)
     photos = [item for item in items if item.photo]
     faults = [(item.name, item.fault) for item in photos if item.fault]
@@ -45,7 +47,7 @@ def rehearse(
         "ready": free > needed,
     }
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(report))  # noqa: T201
     else:
         for name, fault in faults:
             print(f"{one_line(name)}: {one_line(fault)}")  # noqa: T201

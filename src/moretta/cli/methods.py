@@ -9,7 +9,9 @@ import typer
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One method in full; all in short without it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One method in full; all in short without it.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """Show the methods: settings, what each promises, what it does not, and its source.
@@ -63,9 +65,16 @@ def command(
     table.add_row("mask", f"ellipse of scale {one.mask_scale}, and the whole detected box")
     if one.strength:
         low, high = one.strength(0.0), one.strength(1.0)
-        table.add_row("--strength", ", ".join(f"{k} from {low[k]} (0) to {high[k]} (1)" for k in low))
+        table.add_row(
+            "--strength", ", ".join(f"{k} from {low[k]} (0) to {high[k]} (1)" for k in low)
+        )
     for key, info in one.settings.model_fields.items():
-        limits = ", ".join(str(mark) for mark in info.metadata if "validator" not in str(mark).lower())
-        table.add_row(f"--{key.replace('_', '-')}", f"{info.description}; default {info.default}; {limits}".rstrip("; "))
+        limits = ", ".join(
+            str(mark) for mark in info.metadata if "validator" not in str(mark).lower()
+        )
+        table.add_row(
+            f"--{key.replace('_', '-')}",
+            f"{info.description}; default {info.default}; {limits}".rstrip("; "),
+        )
     table.add_row("source", one.source)
     console.print(table)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from moretta.errors import one_line
 
@@ -29,11 +29,16 @@ class Display:
         self._task: Any = None
         self._start = self._last = time.monotonic()
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         if self._kind == "bar":
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-            from rich.progress import TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
             self._bar = Progress(
                 BarColumn(),
@@ -48,7 +53,10 @@ class Display:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.__exit__(kind, value, trace)
@@ -63,7 +71,7 @@ class Display:
             counts = f"{summary.faces} faces, {summary.withheld} withheld, {pace:.1f} photos/s"
             self._bar.update(self._task, total=summary.inputs, completed=done, counts=counts)
         elif self._kind == "jsonl":
-            line = {
+            line: dict[str, Any] = {
                 "done": done,
                 "of": summary.inputs,
                 "faces": summary.faces,
@@ -93,7 +101,7 @@ def summary_table(summary: Summary, *, as_json: bool) -> None:
             {"input": name, "decision": decision, "reason": reason}
             for name, decision, reason in summary.troubles
         ]
-        print(json.dumps(counts, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(counts))  # noqa: T201
         return
     for name, decision, reason in summary.troubles[:NAMED]:
         print(f"moretta: {one_line(name)}: {decision}: {one_line(reason)}", file=sys.stderr)  # noqa: T201

@@ -14,7 +14,9 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_(json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False) -> None:
+def list_(
+    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
     """List the networks.
 
     Example: [bold]moretta weights list[/bold]

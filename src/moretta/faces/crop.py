@@ -9,7 +9,7 @@ Checked  tests/faces/test_crop.py: a linear solve, the round trip, one grey leve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -42,9 +42,9 @@ ARCFACE: Points = (
 TEMPLATES: dict[str, Points] = {"tight": TIGHT, "wide": WIDE, "arcface": ARCFACE}
 
 #: Where YuNet draws its box on the tight template: median over 3,138 LFW photos of the
-#: evaluation pack (centre and size in tight sides); `python benchmarks/box_geometry.py`.
-BOX_CENTRE = (0.500, 0.412)
-BOX_SIZE = (0.821, 1.094)
+#: evaluation pack (centre and size in tight sides); `benchmarks/judge_thresholds.py`.
+BOX_CENTRE = (0.500, 0.427)
+BOX_SIZE = (0.824, 1.078)
 
 
 def similarity(points: Points, template: Points) -> Matrix:
@@ -75,7 +75,8 @@ def inverse(matrix: Matrix) -> Matrix:
 
 def apply(matrix: Matrix, points: Points) -> Points:
     """Map (N, 2) points with a (2, 3) matrix."""
-    return points @ matrix[:, :2].T + matrix[:, 2]
+    mapped: Points = points @ matrix[:, :2].T + matrix[:, 2]
+    return mapped
 
 
 def scale_of(matrix: Matrix) -> float:
@@ -90,7 +91,8 @@ def points_of_box(box: Box) -> Points:
     """
     size = np.array([box.width / BOX_SIZE[0], box.height / BOX_SIZE[1]])
     centre = np.array([(box.left + box.right) / 2, (box.top + box.bottom) / 2])
-    return centre + (TIGHT - np.array(BOX_CENTRE)) * size
+    points: Points = centre + (TIGHT - np.array(BOX_CENTRE)) * size
+    return points
 
 
 def to_template(face: Face, template: str, side: int) -> Matrix:
@@ -116,7 +118,7 @@ def warp(photo: Pixels, matrix: Matrix, side: int) -> Pixels:
     height, width = photo.shape[:2]
     low = np.clip(np.floor(corners.min(0) - margin), 0, [width - 1, height - 1]).astype(int)
     high = np.clip(np.ceil(corners.max(0) + margin), low + 1, [width, height]).astype(int)
-    part = photo[low[1] : high[1], low[0] : high[0]]
+    part: Any = photo[low[1] : high[1], low[0] : high[0]]
     shift = np.array([[1.0, 0, -low[0]], [0, 1, -low[1]]])
     if scale < 0.5:
         size = np.maximum(np.round((high - low) * scale * 1.25), 1).astype(int)
@@ -124,13 +126,14 @@ def warp(photo: Pixels, matrix: Matrix, side: int) -> Pixels:
         shift = np.diag(size / (high - low)) @ shift
     local = matrix[:, :2] @ np.linalg.inv(shift[:, :2])
     local = np.column_stack([local, matrix[:, 2] - local @ shift[:, 2]])
-    return cv2.warpAffine(  # type: ignore[return-value]
+    drawn: Any = cv2.warpAffine(
         part,
         _to_cv2(local),
         (side, side),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REFLECT_101,
     )
+    return drawn  # type: ignore[no-any-return]
 
 
 def cut(photo: Pixels, face: Face, mask: Alpha, bounds: Bounds, *, seed: int) -> Crop:
@@ -151,9 +154,7 @@ def cut(photo: Pixels, face: Face, mask: Alpha, bounds: Bounds, *, seed: int) ->
 def align(photo: Pixels, face: Face, mask: Alpha, *, template: str, side: int, seed: int) -> Crop:
     """Return the face on a template, (side, side, 3), for methods that redraw it."""
     matrix = to_template(face, template, side)
-    return Crop(
-        pixels=warp(photo, matrix, side), mask=mask, matrix=matrix, face=face, seed=seed
-    )
+    return Crop(pixels=warp(photo, matrix, side), mask=mask, matrix=matrix, face=face, seed=seed)
 
 
 def paste(
@@ -174,8 +175,8 @@ def paste(
     if right <= left or bottom <= top:
         return
     target = canvas[top:bottom, left:right]
-    drawn: np.ndarray
-    if np.array_equal(crop.matrix, [[1.0, 0, -left], [0, 1, -top]]):
+    drawn: Any
+    if np.array_equal(crop.matrix, np.array([[1.0, 0, -left], [0, 1, -top]])):
         drawn = edited
     else:
         shift = np.array([[1.0, 0, left], [0, 1, top]])  # window to photo
@@ -201,13 +202,14 @@ def paste(
     target[full] = drawn[full]
 
 
-def _matched(drawn: np.ndarray, target: np.ndarray, alpha: Alpha) -> np.ndarray:
+def _matched(drawn: Pixels, target: Pixels, alpha: Alpha) -> Pixels:
     ring = (alpha > 0.02) & (alpha < 0.98)
     if ring.sum() < 16:
         return drawn
     shift = np.median(target[ring].astype(np.float32) - drawn[ring], axis=0)
     shift = np.clip(shift, -24, 24)
-    return np.clip(np.rint(drawn + shift), 0, 255).astype(np.uint8)
+    moved: Pixels = np.clip(np.rint(drawn + shift), 0, 255).astype(np.uint8)
+    return moved
 
 
 def _to_cv2(matrix: Matrix) -> Matrix:

@@ -72,16 +72,20 @@ class Recogniser:
     def embed_crops(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """Return one unit vector a crop; crops: (n, side, side, 3) RGB 0..255."""
         wanted = self.preprocessing
-        batch = crops[..., ::-1] if wanted.bgr else crops
+        batch: Any = crops[..., ::-1] if wanted.bgr else crops
         batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32)
         if wanted.mean or wanted.scale != 1:
             batch = (batch - wanted.mean) / wanted.scale
-        vectors = np.concatenate(
-            [self._session.run(None, {self._input: batch[i : i + 8]})[0] for i in range(0, len(batch), 8)]
+        vectors: npt.NDArray[np.float32] = np.concatenate(
+            [
+                self._session.run(None, {self._input: batch[i : i + 8]})[0]
+                for i in range(0, len(batch), 8)
+            ]
         )
         vectors = vectors.reshape(len(crops), -1)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+        unit: npt.NDArray[np.float32] = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+        return unit
 
 
 def threshold(far: str, network: str = JUDGE) -> float:

@@ -7,7 +7,6 @@ what a person removed is not. Photos that are not named are searched as usual.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from moretta.faces.crop import points_of_box
 from moretta.records import Box, Face
 
 SCHEMA = 1
+FAR = 1e9  # px; also keeps out NaN, infinity and numbers that no float holds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,28 +56,35 @@ def read_boxes(path: Path) -> dict[str, Drawn]:
     Raises UsageError naming the line or annotation that is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}", hint="check --boxes") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {why}", hint="check --boxes") from error
     try:
         whole = json.loads(text)
     except ValueError:
         whole = None
     if isinstance(whole, dict) and "annotations" in whole:
         return _coco(whole, path)
-    drawn = {}
-    for number, row in enumerate(text.splitlines(), 1):
+    drawn: dict[str, Drawn] = {}
+    for number, row in enumerate(text.split("\n"), 1):  # names may hold other line separators
         if row.strip():
             where = f"{path}: line {number}"
             try:
                 line = json.loads(row)
             except ValueError as error:
                 raise _wrong(where, f"not JSON ({error})") from error
-            drawn[_text(line, "name", where)] = _line(line, where)
+            name = _text(line, "name", where)
+            if name in drawn:
+                raise _wrong(where, f"{name} is named twice")
+            drawn[name] = _line(line, where)
     return drawn
 
 
 def _line(line: Mapping[str, Any], where: str) -> Drawn:
+    schema = line.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise _wrong(where, f"written by a newer version (schema {schema!r})")
     width, height = _size(line, where)
     faces = line.get("faces")
     if not isinstance(faces, list):
@@ -93,22 +100,30 @@ def _line(line: Mapping[str, Any], where: str) -> Drawn:
 
 
 def _coco(whole: Mapping[str, Any], path: Path) -> dict[str, Drawn]:
-    images, faces = {}, {}
-    for i, image in enumerate(whole.get("images") or []):
+    for key in ("images", "annotations"):
+        if not isinstance(whole.get(key), list):
+            raise _wrong(str(path), f"«{key}» must be a list")
+    images: dict[int | str, tuple[str, int, int]] = {}
+    faces: dict[int | str, list[Face]] = {}
+    for i, image in enumerate(whole["images"]):
         where = f"{path}: image {i + 1}"
-        if not isinstance(image, Mapping) or "id" not in image:
+        if not isinstance(image, Mapping) or not isinstance(image.get("id"), int | str):
             raise _wrong(where, "an image needs id, file_name, width and height")
-        images[image["id"]] = (_text(image, "file_name", where), *_size(image, where))
-        faces[image["id"]] = list[Face]()
+        name = _text(image, "file_name", where)
+        if image["id"] in images or name in (one for one, _, _ in images.values()):
+            raise _wrong(where, f"{name} or its id is named twice")
+        images[image["id"]] = (name, *_size(image, where))
+        faces[image["id"]] = []
     for i, mark in enumerate(whole["annotations"]):
         where = f"{path}: annotation {i + 1}"
-        if not isinstance(mark, Mapping) or mark.get("image_id") not in images:
+        key = mark.get("image_id") if isinstance(mark, Mapping) else None
+        if not isinstance(key, int | str) or key not in images:
             raise _wrong(where, "its image_id is not among the images")
-        _, width, height = images[mark["image_id"]]
+        _, width, height = images[key]
         x, y, w, h = _numbers(mark.get("bbox"), 4, where, "bbox is [x, y, width, height]")
         box = _box([x, y, x + w, y + h], width, height, where)
-        faces[mark["image_id"]].append(_face(box, None, {}, where))
-    return {name: Drawn(w, h, tuple(faces[key])) for key, (name, w, h) in images.items()}
+        faces[key].append(_face(box, None, {}, where))
+    return {name: Drawn(w, h, tuple(faces[one])) for one, (name, w, h) in images.items()}
 
 
 def _face(box: Box, points: Any, line: Mapping[str, Any], where: str) -> Face:
@@ -117,6 +132,8 @@ def _face(box: Box, points: Any, line: Mapping[str, Any], where: str) -> Face:
         if not isinstance(points, list) or len(points) != 5:
             raise _wrong(where, "«points» are five [x, y] pairs, or absent")
         places = np.array([_numbers(p, 2, where, "a point is [x, y]") for p in points])
+        if np.ptp(places, axis=0).max() < 1:
+            raise _wrong(where, "the five «points» lie in one place; leave them out")
     else:
         places = points_of_box(box)
     score = line.get("score", 1.0)
@@ -140,7 +157,7 @@ def _box(value: Any, width: int, height: int, where: str) -> Box:
 def _numbers(value: Any, count: int, where: str, what: str) -> list[float]:
     good = isinstance(value, list) and len(value) == count
     if not good or not all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < FAR for v in value
     ):
         raise _wrong(where, what)
     return [float(v) for v in value]

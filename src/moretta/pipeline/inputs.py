@@ -27,24 +27,35 @@ class Input:
     photo: bool = True
 
 
-def listed(inputs: Sequence[str | os.PathLike[str]], output: Path, *, format: str | None) -> list[Input]:  # noqa: A002
+def listed(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: Path | None,
+    *,
+    container: str | None = None,
+    rename: bool = False,
+) -> list[Input]:
     """Return every input file with its output's name: files, folders (recursive) and globs.
 
     One folder is mirrored as it is; with several inputs each folder keeps its own name in front.
+    output: None when nothing is written. container: the format asked for, or each input's own.
+    rename: neutral names will be given, so no two outputs can meet.
     Raises UsageError for inputs that do not exist and for an output inside an input.
     """
     sources = [path for given in inputs for path in _expanded(given)]
     found: list[Input] = []
     for source in sources:
-        if source.is_dir():
-            _refuse_nested(source, output)
+        if os.path.isdir(source):  # noqa: PTH112 - a circle of links is no error here
+            if output is not None:
+                _refuse_nested(source, output)
             prefix = f"{source.resolve().name}/" if len(sources) > 1 else ""
             found += _in_folder(source, prefix)
         else:
             found.append(_one(source, source.name))
     found = _unique(found)
-    named = [replace(item, output=_output(item, format)) if item.photo else item for item in found]
-    return _settled(named, output)
+    named = [
+        replace(item, output=_output(item, container)) if item.photo else item for item in found
+    ]
+    return named if output is None or rename else _settled(named, output)
 
 
 def renamed(items: Sequence[Input], folder: Path) -> list[Input]:
@@ -66,19 +77,24 @@ def renamed(items: Sequence[Input], folder: Path) -> list[Input]:
             names[item.name] = free.pop()
     write_whole(path, json.dumps(names).encode())
     return [
-        replace(item, output=names[item.name] + Path(item.output).suffix.lower())
-        if item.photo
-        else item
+        replace(item, output=names[item.name] + _suffix(item.output)) if item.photo else item
         for item in items
     ]
 
 
+def _suffix(name: str) -> str:
+    """Return a photo's suffix; what else follows a dot is part of a name and stays behind."""
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in SUFFIXES else ""
+
+
 def _expanded(given: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(given)
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         yield path
         return
-    matches = sorted(glob.glob(str(given), recursive=True)) if glob.has_magic(str(given)) else []
+    pattern = str(given)
+    matches = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not matches:
         raise UsageError(f"there is no file or folder {given}", hint="check the name; quote globs")
     yield from (Path(match) for match in matches)
@@ -110,7 +126,7 @@ def _in_folder(folder: Path, prefix: str) -> Iterator[Input]:
             return
         for entry in entries:
             path, label = Path(entry.path), name + entry.name
-            if entry.is_dir(follow_symlinks=True):
+            if os.path.isdir(path):  # noqa: PTH112 - `entry.is_dir` raises on a circle of links
                 yield from walk(path, label + "/")
             elif not entry.name.startswith("._") and entry.name not in OURS:
                 yield _one(path, label)
@@ -130,7 +146,9 @@ def _one(path: Path, name: str) -> Input:
             kind = sniff(file.read(64))
     except OSError as error:
         if suffix in SUFFIXES:
-            return Input(path, name, fault=f"cannot be read: {error.strerror}; check its permissions")
+            return Input(
+                path, name, fault=f"cannot be read: {error.strerror}; check its permissions"
+            )
         return Input(path, name, photo=False)
     return Input(path, name, output=kind or "", photo=bool(kind) or suffix in SUFFIXES)
 
@@ -163,16 +181,16 @@ def _settled(items: Sequence[Input], output: Path) -> list[Input]:
     for item in items:
         if item.photo and not item.fault:
             if folded[item.output.casefold()] > 1:
-                item = replace(  # noqa: PLW2901
+                item = replace(
                     item,
                     fault=f"another input would also be written as {item.output}; "
                     "use --rename, or separate runs",
                 )
             elif (output / item.output).resolve() in inputs:
-                item = replace(  # noqa: PLW2901
+                item = replace(
                     item, fault="its output would replace an input; choose another --output"
                 )
             elif item.output in OURS or Path(item.output).name.startswith(PART):
-                item = replace(item, fault="its name is one of our own files; rename it")  # noqa: PLW2901
+                item = replace(item, fault="its name is one of our own files; rename it")
         settled.append(item)
     return settled

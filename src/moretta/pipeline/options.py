@@ -20,11 +20,17 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: str = Field("solid", description="what is done to each face")
-    settings: Mapping[str, Any] = Field(default_factory=dict, description="the method's own options")
+    settings: Mapping[str, Any] = Field(
+        default_factory=dict, description="the method's own options"
+    )
     strength: float | None = Field(None, ge=0, le=1, description="where the method has a scale")
-    detector: tuple[str, ...] = Field(("yunet",), min_length=1, description="joined: any find counts")
+    detector: tuple[str, ...] = Field(
+        ("yunet",), min_length=1, description="joined: any find counts"
+    )
     threshold: float | None = Field(None, gt=0, lt=1, description="least score of a find")
-    min_face: float = Field(12, ge=1, le=100_000, description="smaller faces are not looked for, px")
+    min_face: float = Field(
+        12, ge=1, le=100_000, description="smaller faces are not looked for, px"
+    )
     thorough: bool = Field(False, description="all turns, twice the size, every detector")
     on_no_face: Literal["withhold", "copy"] = Field(
         "withhold", description="a photo in which no face was found"
@@ -78,9 +84,13 @@ def from_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check --config") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", hint="check --config"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}", hint="see docs/configuration.md") from error
+        raise UsageError(
+            f"{path} is not TOML: {error}", hint="see docs/configuration.md"
+        ) from error
 
 
 def _check_names(checked: Options) -> None:

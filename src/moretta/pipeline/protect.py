@@ -122,7 +122,7 @@ class Protector:
             self._eyes,
             min_face=self.options.min_face,
             thorough=self.options.thorough,
-            fallback=_Lazy(self._second_opinion),  # type: ignore[arg-type]
+            fallback=self._second_opinion,
         )
 
     def _eye(self, name: str, threads: int) -> Eye:
@@ -241,11 +241,19 @@ class Protector:
         if open_:
             result.decision = "withheld"
             faults = {tasks[i].fault for i in open_} - {""}
-            why = f"the method failed ({'; '.join(sorted(faults))})" if faults else "the judge knows them"
+            why = (
+                f"the method failed ({'; '.join(sorted(faults))})"
+                if faults
+                else "the judge knows them"
+            )
             result.reason = f"{len(open_)} of {len(tasks)} faces not protected: {why}"
 
     def _cosines(
-        self, pixels: Pixels, tasks: list[_Task], originals: npt.NDArray[np.float32], open_: list[int]
+        self,
+        pixels: Pixels,
+        tasks: list[_Task],
+        originals: npt.NDArray[np.float32],
+        open_: list[int],
     ) -> dict[int, float]:
         now = self._judge.embed(pixels, [tasks[i].face for i in open_])
         return {i: float(originals[i] @ vector) for i, vector in zip(open_, now, strict=True)}
@@ -311,19 +319,6 @@ def _sound(edited: Any, crop: Pixels) -> bool:
     )
 
 
-class _Lazy(Sequence[Any]):
-    """Detectors that are built only when somebody looks at them."""
-
-    def __init__(self, build: Any) -> None:
-        self._build = build
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._build()[index]
-
-    def __len__(self) -> int:
-        return len(self._build())
-
-
 @contextmanager
 def _timed(results: Sequence[Protected], stage: str) -> Iterator[None]:
     """Share the time of a step among the photos it served."""
@@ -331,5 +326,3 @@ def _timed(results: Sequence[Protected], stage: str) -> Iterator[None]:
     yield
     for result in results:
         result.seconds[stage] += (time.perf_counter() - start) / len(results)
-
-

@@ -8,9 +8,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moretta import __version__
-from moretta.errors import DiskFull, PhotoError, UsageError
+from moretta.errors import DiskFull, PhotoError, UsageError, one_line
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
 from moretta.pipeline.boxes import Drawn, read_boxes
@@ -70,6 +70,7 @@ class Summary:
     not_photos: int = 0  # other files in the folders: left alone
     faces: int = 0
     covered: int = 0
+    kept_troubled: int = 0  # of those kept: withheld, or covered by policy
     our_fault: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -90,7 +91,9 @@ class Summary:
             return 1
         if self.failed or self.disk_full:
             return 4
-        return 3 if self.withheld or self.covered else 0
+        if self.left:  # nobody interrupted us, so it is ours
+            return 1
+        return 3 if self.withheld or self.covered or self.kept_troubled else 0
 
 
 Listener = Callable[[Summary, PhotoRecord | None], None]
@@ -117,18 +120,20 @@ def run(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other", hint="choose one")
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
-    items = listed(inputs, folder, format=options.format)
-    _check_boxes(drawn, items)
+    items = listed(inputs, folder, container=options.format, rename=options.rename)
+    check_boxes(drawn, items)
     internal = _internal(internal_record, folder)
     for name in (*options.detector, "sface"):
         load.locate(name)
+    if options.device == "cuda":
+        load.open_onnx("sface", device="cuda")  # refused here, before anything is made
     started = time.perf_counter()
     summary = Summary(output=str(folder))
     settings = {**options.model_dump(), "version": __version__}
     with manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest:
         if options.rename:
             _refuse_finished(folder, manifest)
-            items = renamed(items, folder)
+            items = sorted(renamed(items, folder), key=lambda item: item.output)
         photos = [item for item in items if item.photo]
         summary.inputs = len(photos)
         summary.not_photos = len(items) - len(photos)
@@ -140,9 +145,8 @@ def run(
                 _count(summary, record, item.name)
                 manifest.append(record)
             elif item.output in manifest.done:
-                summary.kept += 1
-                summary.faces += len(manifest.done[item.output]["faces"])
-            elif (folder / item.output).exists() and not _ours(folder, item.output, resume):
+                _keep(summary, manifest.done[item.output], item.name)
+            elif os.path.lexists(folder / item.output) and not manifest.earlier:
                 record = _failed(item.output, "a file of this name is already in the output folder")
                 _count(summary, record, item.name)
                 manifest.append(record)
@@ -156,13 +160,15 @@ def run(
             for done in _workers(work, options, _count_of_jobs(jobs, len(work))):
                 if done.full:
                     summary.disk_full = True
-                    summary.troubles.append((sources[done.record.name], "failed", done.record.reason))
+                    summary.troubles.append(
+                        (sources[done.record.name], "failed", done.record.reason)
+                    )
                     break
+                if internal:  # first: a line too many is harmless, one too few loses a link
+                    _note(internal, sources[done.record.name], done)
                 manifest.append(done.record)
                 summary.our_fault += done.ours
                 _count(summary, done.record, sources[done.record.name])
-                if internal:
-                    _note(internal, sources[done.record.name], done)
                 summary.seconds = time.perf_counter() - started
                 if listener:
                     listener(summary, done.record)
@@ -269,20 +275,34 @@ def _publish(
 
 
 def _fault(work: Work, error: Exception) -> Done:
-    """Turn an exception into a failed photo with one clear line."""
-    if isinstance(error, DiskFull):
-        return Done(_failed(work.name, f"{error.fault}; {error.hint}"), full=True)
+    """Turn an exception into a failed photo with one clear line, free of the input's name.
+
+    The name stands beside the reason where the user reads it, and `--rename` promises that it
+    stands nowhere in the output folder.
+    """
+    full = isinstance(error, DiskFull)
+    ours = False
     if isinstance(error, PhotoError):
         reason = f"{error.fault}; {error.hint}" if error.hint else error.fault
-        return Done(_failed(work.name, reason))
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Done(_failed(work.name, "no room left on the disk"), full=True)
-        return Done(_failed(work.name, f"{error.strerror or error}"))
-    if isinstance(error, MemoryError):
-        return Done(_failed(work.name, "not enough memory for a photo of this size"))
-    reason = f"internal error: {type(error).__name__}: {error}; please report it"
-    return Done(_failed(work.name, reason), ours=True)
+    elif isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no room left on the disk" if full else f"{error.strerror or error}"
+    elif isinstance(error, MemoryError):
+        reason = "not enough memory for a photo of this size"
+    else:
+        ours = True
+        reason = f"internal error: {type(error).__name__}: {error}; please report it"
+    for named in (
+        str(work.path),
+        one_line(str(work.path)),
+        work.path.name,
+        one_line(work.path.name),
+    ):
+        whole = (
+            rf"(?<![\w.-]){re.escape(named)}(?![\w-])"  # a photo called "a" is not in every word
+        )
+        reason = re.sub(whole, "the photo", reason.removeprefix(f"{named}: "))
+    return Done(_failed(work.name, reason), ours=ours, full=full)
 
 
 def _failed(name: str, reason: str) -> PhotoRecord:
@@ -298,18 +318,26 @@ def _count(summary: Summary, record: PhotoRecord, source: str) -> None:
         summary.troubles.append((source, decision, record.reason))
 
 
-def _check_boxes(drawn: Mapping[str, Drawn], items: Sequence[Input]) -> None:
+def _keep(summary: Summary, line: Mapping[str, Any], source: str) -> None:
+    """Count what an earlier run did; what it withheld or covered is still so."""
+    summary.kept += 1
+    faces = line.get("faces", [])
+    summary.faces += len(faces)
+    covered = any("covered" in face.get("audit", {}) for face in faces)
+    if line["decision"] != "published" or covered:
+        summary.kept_troubled += 1
+        decision = "covered" if line["decision"] == "published" else line["decision"]
+        summary.troubles.append((source, decision, line.get("reason", "")))
+
+
+def check_boxes(drawn: Mapping[str, Drawn], items: Sequence[Input]) -> None:
+    """Raise UsageError when boxes are given for a photo that is not there: a name is mistyped."""
     unknown = sorted(set(drawn) - {item.name for item in items})
     if unknown:
         raise UsageError(
             f"--boxes names {len(unknown)} photos that are not among the inputs, such as {unknown[0]}",
             hint="names are relative to the input folder, as `moretta detect --json` writes them",
         )
-
-
-def _ours(folder: Path, name: str, resume: bool) -> bool:
-    """Whether a file without a line may be replaced: a run killed between the two left it."""
-    return resume and (folder / manifests.RUN).exists() and bool(name)
 
 
 def _refuse_finished(folder: Path, manifest: manifests.Manifest) -> None:
@@ -331,9 +359,16 @@ def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
         )
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        wanted.touch()
+        with wanted.open("a+b") as file:
+            file.seek(0)
+            if file.read(1) not in (b"", b"{"):
+                raise UsageError(
+                    f"{wanted} is there and is not an internal record", hint="choose another name"
+                )
     except OSError as error:
-        raise UsageError(f"{wanted} cannot be written: {error.strerror}") from error
+        raise UsageError(
+            f"{wanted} cannot be written: {error.strerror}", hint="choose another name"
+        ) from error
     return wanted
 
 
@@ -347,7 +382,7 @@ def _note(path: Path, source: str, done: Done) -> None:
         "decision": done.record.decision,
     }
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json.dumps(line) + "\n")  # ASCII: holds names that are no Unicode
 
 
 def _sha256(path: Path) -> str:
@@ -399,16 +434,15 @@ def _in_processes(work: Sequence[Work], options: Options, jobs: int) -> Iterator
         try:
             while source or under_way:
                 while source and len(under_way) < (1 if suspects else 2 * jobs):
-                    batch = source.pop()
-                    under_way[pool.submit(_handle_in_worker, batch)] = batch
+                    under_way[pool.submit(_handle_in_worker, source[-1])] = source[-1]
+                    source.pop()  # only now: `submit` raises when a worker has died
                 finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield from future.result()
                     del under_way[future]
         except BrokenProcessPool:
             if suspects:
-                (batch,) = under_way.values()
-                for one in batch:
+                for one in [one for batch in under_way.values() for one in batch]:
                     reason = "its worker died, probably for lack of memory; try --jobs 1"
                     yield Done(_failed(one.name, reason))
             else:
@@ -435,7 +469,7 @@ _protector: Protector | None = None
 
 
 def _start_worker(options: Options, threads: int) -> None:
-    global _protector  # noqa: PLW0603 - a worker process has one, built once
+    global _protector
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(ImportError):
         import cv2

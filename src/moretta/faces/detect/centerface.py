@@ -32,7 +32,10 @@ def build(device: str, threads: int) -> Look:
         top = (row + offset[0, 0, row, column] + 0.5) * 4 - height / 2
         mark = marks[0, :, row, column].reshape(-1, 5, 2)
         points = np.stack(
-            [left[:, None] + mark[..., 1] * width[:, None], top[:, None] + mark[..., 0] * height[:, None]],
+            [
+                left[:, None] + mark[..., 1] * width[:, None],
+                top[:, None] + mark[..., 0] * height[:, None],
+            ],
             axis=2,
         )
         boxes = np.stack([left, top, left + width, top + height], axis=1)

@@ -88,14 +88,14 @@ def find_faces(
     *,
     min_face: float = 12,
     thorough: bool = False,
-    fallback: Sequence[Eye] = (),
+    fallback: Callable[[], Sequence[Eye]] | None = None,
 ) -> list[Face]:
     """Return every face that any of `eyes` sees, best first.
 
     photo: (height, width, 3) RGB, upright. min_face: smaller faces are not looked for, in pixels.
     thorough: also look at the photo turned by 90, 180 and 270 degrees, and at twice its size for
     faces below 16 px. Without it the turns, and the `fallback` detectors, are tried only when
-    nothing is found.
+    nothing is found; `fallback` builds them then.
     """
     found = [
         (eye, look_at(photo, eye, turns, min_face, double=thorough))
@@ -103,7 +103,7 @@ def find_faces(
         for turns in ((0, 1, 2, 3) if thorough else (0,))
     ]
     if not any(len(finds.scores) for _, finds in found):
-        tries = [(eye, 0) for eye in fallback]
+        tries = [(eye, 0) for eye in fallback()] if fallback else []
         tries += [] if thorough else [(eye, turns) for turns in (1, 3, 2) for eye in eyes]
         for eye, turns in tries:
             found.append((eye, look_at(photo, eye, turns, min_face)))

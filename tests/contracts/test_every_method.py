@@ -1,0 +1,208 @@
+"""What every method must hold, present and future: add one line to METHODS and be judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic_core import PydanticUndefined
+
+from moretta.errors import UsageError
+from moretta.faces import mask as masks
+from moretta.faces.crop import points_of_box
+from moretta.methods import METHODS, method, settings
+from moretta.photos.manifest import as_line
+from moretta.pipeline.options import options
+from moretta.pipeline.protect import Picture, Protector
+from moretta.records import Box, Crop, Face, PhotoRecord
+
+DISTINCT: dict[type, list[Any]] = {
+    int: [1, 2, 3, 20],
+    float: [0.03, 0.5, 0.9],
+    str: ["ff0000", "a"],
+}
+
+
+def drawn_face(left: float, top: float, side: float) -> Face:
+    box = Box(left, top, left + 0.82 * side, top + 1.09 * side)
+    return Face(box=box, points=points_of_box(box), score=1.0, detector="manual")
+
+
+def busy(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+
+
+def edited(name: str, photo: np.ndarray, face: Face, seed: int = 1, **given: Any) -> np.ndarray:
+    chosen = method(name)
+    edit = chosen.build(settings(chosen, given), "cpu")
+    return edit([crop_for(name, photo, face, seed)])[0].pixels
+
+
+def accepted(name: str, key: str, value: Any) -> bool:
+    try:
+        settings(method(name), {key: value})
+    except UsageError:
+        return False
+    return True
+
+
+def crop_for(name: str, photo: np.ndarray, face: Face, seed: int) -> Crop:
+    from moretta.faces import crop as crops
+
+    chosen = method(name)
+    if chosen.template == "window":
+        alpha, bounds = masks.cover(face, photo.shape, scale=chosen.mask_scale)
+        return crops.cut(photo, face, alpha, bounds, seed=seed)
+    alpha, _ = masks.redraw(face, photo.shape, scale=chosen.mask_scale)
+    return crops.align(photo, face, alpha, template=chosen.template, side=chosen.side, seed=seed)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def protector(name: str) -> Protector:
+    return Protector(options({"method": name, "seed": 5}))
+
+
+def test_the_list_is_what_it_says():
+    assert len(METHODS) == len(set(METHODS)) >= 3
+    for one in METHODS:
+        assert method(one).name == one
+
+
+def test_says_what_it_promises_and_what_not(name: str):
+    chosen = method(name)
+    for text in (chosen.summary, chosen.promises, chosen.excludes, chosen.source):
+        assert len(text) > 15
+        for word in ("anonymous", "GDPR", "safe to publish", "irreversible"):
+            assert word not in text
+    if chosen.promise == "proved":
+        pytest.fail("a proved method needs its own test of the epsilon it states")
+
+
+def test_same_shape_and_kind_and_the_input_is_untouched(name: str):
+    photo, face = busy((150, 130)), drawn_face(40, 30, 60)
+    before = photo.copy()
+    crop = crop_for(name, photo, face, 1)
+    pixels = crop.pixels.copy()
+    result = method(name).build(settings(method(name)), "cpu")([crop])[0]
+    assert result.pixels.shape == crop.pixels.shape
+    assert result.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(crop.pixels, pixels)
+    np.testing.assert_array_equal(photo, before)
+
+
+def test_same_seed_same_pixels_whatever_the_batch(name: str):
+    chosen = method(name)
+    edit = chosen.build(settings(chosen), "cpu")
+    crops = [
+        crop_for(name, busy((150, 130), i), drawn_face(35 + i, 30, 50 + i), i) for i in range(3)
+    ]
+    together = [one.pixels for one in edit(crops)]
+    backwards = [one.pixels for one in edit(crops[::-1])][::-1]
+    alone = [edit([crop])[0].pixels for crop in crops]
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert int(np.abs(a.astype(int) - b).max()) <= 1
+        assert int(np.abs(a.astype(int) - c).max()) <= 1
+
+
+def test_every_setting_changes_some_output(name: str):
+    chosen = method(name)
+    photo, face = busy((150, 130)), drawn_face(40, 30, 60)
+    usual = edited(name, photo, face)
+    for key, info in chosen.settings.model_fields.items():
+        assert info.description, f"{name}: {key} has no description"
+        assert info.default is not PydanticUndefined, f"{name}: {key} has no default"
+        moved = False
+        for value in DISTINCT.get(info.annotation or str, []):
+            if accepted(name, key, value):
+                moved |= not np.array_equal(edited(name, photo, face, **{key: value}), usual)
+        assert moved, f"{name}: {key} changes nothing"
+
+
+def test_strength_goes_from_weak_to_strong(name: str):
+    chosen = method(name)
+    if chosen.strength is None:
+        return
+    photo, face = busy((200, 200)), drawn_face(50, 40, 100)
+    left = []
+    for value in (0.0, 0.5, 1.0):
+        out = edited(name, photo, face, **chosen.strength(value))
+        left.append(float(out.astype(float).std()))  # what is left of the noise's variation
+    assert left[0] > left[2]
+
+
+def test_nothing_outside_the_mask_changes(protector: Protector):
+    photo, face = busy((160, 200)), drawn_face(70, 40, 50)
+    (result,) = protector.protect([Picture(pixels=photo, faces=[face])])
+    outside = ~result.changed
+    assert outside.mean() > 0.3
+    np.testing.assert_array_equal(result.pixels[outside], photo[outside])
+    assert result.changed.any()
+
+
+def test_every_pixel_of_the_box_is_replaced(protector: Protector):
+    chosen = protector.method
+    face = drawn_face(40, 40, 60)
+    if chosen.template != "window":
+        pytest.skip("a redrawing method covers the ellipse of its own mask")
+    outputs = []
+    for value in (0, 255):  # two photos that differ everywhere: what is equal cannot come from them
+        photo = np.full((160, 160, 3), value, np.uint8)
+        (result,) = protector.protect([Picture(pixels=photo, faces=[face])])
+        outputs.append(result)
+    box = face.box
+    rows = slice(int(box.top), int(np.ceil(box.bottom)))
+    columns = slice(int(box.left), int(np.ceil(box.right)))
+    assert outputs[0].changed[rows, columns].all()
+
+
+@pytest.mark.parametrize("corner", [(-20, -20), (150, -25), (-25, 110), (150, 110)])
+def test_a_face_cut_by_the_border_is_covered_to_the_last_row(protector: Protector, corner: Any):
+    left, top = corner
+    face = drawn_face(left, top, 70)
+    box = Box(max(left, 0), max(top, 0), min(face.box.right, 200), min(face.box.bottom, 160))
+    face = replace(face, box=box)
+    (result,) = protector.protect([Picture(pixels=busy((160, 200)), faces=[face])])
+    rows = slice(int(box.top), int(np.ceil(box.bottom)))
+    columns = slice(int(box.left), int(np.ceil(box.right)))
+    assert result.changed[rows, columns].all()
+
+
+def test_a_face_of_eight_pixels_works(protector: Protector):
+    (result,) = protector.protect([Picture(pixels=busy((40, 40)), faces=[drawn_face(15, 15, 8)])])
+    assert result.decision in ("published", "withheld")
+    assert len(result.faces) == 1
+
+
+def test_a_real_face_is_changed_and_the_record_is_whole(protector: Protector, small: np.ndarray):
+    (result,) = protector.protect([Picture(pixels=small, name="a.png")])
+    assert result.decision == "published"
+    (face,) = result.faces
+    assert face.audit["passed"]
+    assert face.audit["cosine"] <= face.audit["threshold"]
+    record = PhotoRecord(name="a.png", decision="published", reason="", faces=tuple(result.faces))
+    line = json.loads(json.dumps(as_line(record), allow_nan=False))
+    assert line["faces"][0]["method"] in (*METHODS, "solid")
+    assert not any(isinstance(v, list) and len(v) >= 64 for v in line["faces"][0].values())
+
+
+def test_overlapping_faces_are_both_covered(protector: Protector):
+    photo = busy((160, 220))
+    faces = [drawn_face(50, 40, 60), drawn_face(80, 45, 60)]
+    (result,) = protector.protect([Picture(pixels=photo, faces=faces)])
+    for face in faces:
+        alpha, (left, top, right, bottom) = masks.cover(face, photo.shape, scale=1.2)
+        inside = alpha >= 1
+        now, was = (
+            result.pixels[top:bottom, left:right][inside],
+            photo[top:bottom, left:right][inside],
+        )
+        assert (now != was).any(axis=1).mean() > 0.95
+        assert len(result.faces) == 2
