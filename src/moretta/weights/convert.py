@@ -1,0 +1,467 @@
+"""Foreign weights into the files that ship in `bundled/`: python -m moretta.weights.convert NAME SOURCE OUTPUT.
+
+Promise   the same source gives the same bytes; nothing in a source is ever run.
+Assumes   the four sources that catalogue.toml names. Anything else is refused, not guessed at.
+Not here  finding and checking the finished files: load.py.
+Sources   ONNX specification (opsets 9 and 21); davisking/dlib: serialize.h, float_details.h, cuda/tensor.h.
+Checked   tests/weights/test_convert.py; benchmarks/check_dlib.py compares with dlib itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moretta.errors import MorettaError, WeightsRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Tensor = npt.NDArray[np.float32]
+
+_HINT = "catalogue.toml names the package and the sha256 of each source"
+_FOLD_UP_TO = 4096  # SFace: quantised tensors up to this size gain nothing from staying so
+
+# ---- ONNX ------------------------------------------------------------------------------------
+
+
+def convert_centerface(source: bytes) -> bytes:
+    """Return CenterFace for photos of any size: the export fixed 10 photos of 32 x 32 px."""
+    model = _parsed(source, "centerface")
+    _free_axes(model, "input.1", {0: "n", 2: "height", 3: "width"})
+    return _finished(model)
+
+
+def convert_yunet(source: bytes) -> bytes:
+    """Return YuNet for photos of any size and number, its int8 blocks written out as float32."""
+    import numpy as np
+
+    model = _parsed(source, "yunet")
+    _free_axes(model, "input", {0: "n", 2: "height", 3: "width"})
+    _fold_quantised(model, up_to=sys.maxsize)
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    for constant in model.graph.initializer:
+        if constant.name in shapes:  # [1, -1, channels]: the 1 was the export's batch
+            shape = _array(constant)
+            if shape[0] != 1:
+                raise _foreign("yunet", f"a head is reshaped to {shape.tolist()}")
+            _set_array(constant, np.concatenate([[0], shape[1:]]).astype(np.int64))  # 0: as it is
+    return _finished(model)
+
+
+def convert_sface(source: bytes) -> bytes:
+    """Return SFace for any number of chips, its large weights kept as int8 blocks.
+
+    PRelu is rewritten so that onnxruntime keeps its blocked layout from one convolution to the
+    next. With session.disable_quant_qdq = 1, which the catalogue asks for, a chip then takes half
+    the time (docs/networks.md), and the vectors are equal within 2e-6.
+    """
+    model = _parsed(source, "sface")
+    _free_axes(model, "data", {0: "n"})
+    _fold_quantised(model, up_to=_FOLD_UP_TO)
+    _rewrite_prelu(model)
+    return _finished(model)
+
+
+def _parsed(source: bytes, name: str) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(source)
+    except Exception as error:  # protobuf's own kind, which is not a ValueError
+        raise _foreign(name, "it is not an ONNX file") from error
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        raise _foreign(name, "its weights lie in another file")
+    if not model.graph.node:
+        raise _foreign(name, "it holds no graph")
+    return model
+
+
+def _finished(model: Any) -> bytes:
+    import onnx
+
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _free_axes(model: Any, name: str, axes: dict[int, str]) -> None:
+    """Leave one input, `name`, with `axes` of any length; drop the sizes recorded further on.
+
+    Old exports list the weights as inputs too, which lets a caller replace them and keeps
+    onnxruntime from folding them.
+    """
+    graph = model.graph
+    kept = [each for each in graph.input if each.name == name]
+    known = {tensor.name for tensor in graph.initializer} | {name}
+    known.update(made for node in graph.node for made in node.output)
+    if not kept or any(each not in known for node in graph.node for each in node.input if each):
+        raise WeightsRejected(f"its only input should be {name}", hint=_HINT)
+    _replace(graph.input, kept)
+    for axis, symbol in axes.items():
+        _free(graph.input[0].type.tensor_type.shape.dim[axis], symbol)
+    for output in graph.output:
+        for axis, length in enumerate(output.type.tensor_type.shape.dim):
+            _free(length, f"{output.name}_{axis}")
+    del graph.value_info[:]
+
+
+def _free(length: Any, symbol: str) -> None:
+    length.ClearField("dim_value")
+    length.dim_param = symbol
+
+
+def _fold_quantised(model: Any, *, up_to: int) -> None:
+    """Compute every DequantizeLinear of at most `up_to` values, and the Reshape after it."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    graph = model.graph
+    constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
+    folded: dict[str, npt.NDArray[Any]] = {}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and constants[node.input[0]].size <= up_to:
+            settings = {each.name: each.i for each in node.attribute}
+            folded[node.output[0]] = _dequantised(
+                [constants[name] for name in node.input],
+                axis=settings.get("axis", 1),
+                block=settings.get("block_size", 0),
+            ).astype(np.float32)
+        elif node.op_type == "Reshape" and node.input[0] in folded:
+            shape = constants[node.input[1]].tolist()
+            folded[node.output[0]] = folded[node.input[0]].reshape(shape)
+        else:
+            kept.append(node)
+    _replace(graph.node, kept)
+    used = {name for node in graph.node for name in node.input}
+    written = [numpy_helper.from_array(v, name) for name, v in folded.items() if name in used]
+    _replace(graph.initializer, [t for t in graph.initializer if t.name in used] + written)
+
+
+def _dequantised(inputs: list[npt.NDArray[Any]], *, axis: int, block: int) -> npt.NDArray[Any]:
+    """(x - zero) * scale with one scale for the tensor, for each index of `axis`, or each block."""
+    import numpy as np
+
+    x, scale = inputs[0].astype(np.float32), inputs[1]
+    zero = inputs[2].astype(np.float32) if len(inputs) > 2 else np.zeros_like(scale)
+
+    def spread(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if block:
+            return np.repeat(a, block, axis=axis).take(range(x.shape[axis]), axis=axis)
+        if a.size > 1:
+            return a.reshape([-1 if each == axis else 1 for each in range(x.ndim)])
+        return a
+
+    result: npt.NDArray[Any] = (x - spread(zero)) * spread(scale)
+    return result
+
+
+def _rewrite_prelu(model: Any) -> None:
+    """PRelu(x) = slope x + (1 - slope) Relu(x): both products are depthwise 1 x 1 convolutions."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    slopes = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "PRelu":
+            nodes.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        slope = _array(slopes[node.input[1]]).reshape(-1, 1, 1, 1).astype(np.float32)
+        shape: dict[str, Any] = {"kernel_shape": [1, 1], "group": len(slope)}
+        nodes += [
+            helper.make_node("Relu", [x], [f"{y}_positive"]),
+            helper.make_node("Conv", [f"{y}_positive", f"{y}_rest"], [f"{y}_bend"], **shape),
+            helper.make_node("Conv", [x, f"{y}_slope"], [f"{y}_line"], **shape),
+            helper.make_node("Add", [f"{y}_line", f"{y}_bend"], [y]),
+        ]
+        graph.initializer.append(numpy_helper.from_array(1 - slope, f"{y}_rest"))
+        graph.initializer.append(numpy_helper.from_array(slope, f"{y}_slope"))
+    _replace(graph.node, nodes)
+    used = {name for node in graph.node for name in node.input}
+    _replace(graph.initializer, [t for t in graph.initializer if t.name in used])
+
+
+def _replace(field: Any, messages: Iterable[Any]) -> None:
+    copies = [type(each).FromString(each.SerializeToString()) for each in messages]
+    del field[:]
+    field.extend(copies)
+
+
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    from onnx import numpy_helper
+
+    array: npt.NDArray[Any] = numpy_helper.to_array(tensor)
+    return array
+
+
+def _set_array(tensor: Any, array: npt.NDArray[Any]) -> None:
+    from onnx import numpy_helper
+
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+# ---- dlib ------------------------------------------------------------------------------------
+
+_DLIB_BLOCKS = 14  # residual blocks, two convolutions each, after the first convolution
+_DLIB_MEANS = (122.782, 117.001, 104.298)  # RGB; the network expects (pixel - mean) / 256
+_DLIB_DOWN = (3, 7, 10, 13)  # blocks that halve the picture
+_CONVOLUTIONS = ("con_4", "con_5", "con_6")  # each version has one flag more than the last
+_AFFINES = ("affine_", "affine_2")
+_LINEARS = ("fc_2", "fc_3")
+_RELUS = ("relu_", "relu_2")
+_POOLS = ("max_pool_2", "avg_pool_2")
+_LARGEST = 1 << 24  # values a tensor; the largest of the real file has 589,824
+
+
+def convert_dlib(source: bytes) -> dict[str, Tensor]:
+    """Return dlib's face ResNet as tensors named as in `networks.recogniser.DlibResNet`.
+
+    The affine layer behind each convolution is folded into it (in float64). The stream is read
+    to its last byte; whatever is not exactly this network is refused.
+    """
+    import numpy as np
+
+    stream = _Stream(source)
+    stream.opening()
+    convolutions: list[tuple[Tensor, Tensor]] = []
+    affines: list[tuple[Tensor, Tensor]] = []
+    linear: list[Tensor] = []
+    plan = _dlib_plan()
+    for wanted in plan:
+        name = stream.text()
+        if name not in wanted:
+            raise stream.fault(f"a layer {name!r} where {wanted[0]!r} belongs")
+        if name in _CONVOLUTIONS:
+            convolutions.append(stream.convolution(name, len(convolutions)))
+        elif name in _AFFINES:
+            affines.append(stream.affine(name, len(convolutions[-1][1])))
+        elif name in _LINEARS:
+            linear.append(stream.linear(name))
+        elif name in _POOLS:
+            stream.integers(6)
+        elif name == "relu_2":
+            stream.flag()
+        for _ in range(3):  # which inputs are overwritten, gradients wanted
+            stream.flag()
+        for _ in range(3):  # gradients and cached output
+            stream.tensor(empty=True)
+        if name in _CONVOLUTIONS and len(convolutions) == 1:
+            stream.integer()  # the input layer's sample expansion follows the innermost layer
+    stream.end()
+
+    tensors: dict[str, Tensor] = {}
+    layers = zip(_dlib_names(), convolutions, affines, strict=True)
+    for name, (weight, bias), (gamma, beta) in layers:
+        scale = gamma.astype(np.float64)
+        tensors[f"{name}.weight"] = (weight * scale[:, None, None, None]).astype(np.float32)
+        tensors[f"{name}.bias"] = (bias * scale + beta).astype(np.float32)
+    tensors["output.weight"] = np.ascontiguousarray(linear[0].T)
+    return tensors
+
+
+def _dlib_names() -> list[str]:
+    blocks = [f"blocks.{i}.{which}" for i in range(_DLIB_BLOCKS) for which in ("first", "second")]
+    return ["stem", *blocks]
+
+
+def _dlib_plan() -> list[tuple[str, ...]]:
+    """The layers in the order of the stream, input first, each with the names it may have."""
+    convolution = [_CONVOLUTIONS, _AFFINES]
+    plan = [*convolution, _RELUS, ("max_pool_2",)]
+    for block in range(_DLIB_BLOCKS):
+        plan += [*convolution, _RELUS, *convolution]
+        plan += [("avg_pool_2",)] if block in _DLIB_DOWN else []
+        plan += [("add_prev_",), _RELUS]
+    return [*plan, ("avg_pool_2",), _LINEARS]
+
+
+class _Stream:
+    """dlib's serialisation, read with bounds checked. Every fault is a WeightsRejected."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._at = 0
+
+    def fault(self, what: str) -> WeightsRejected:
+        return _foreign("dlib", f"{what}, near byte {self._at:,} of {len(self._source):,}")
+
+    def end(self) -> None:
+        if self._at != len(self._source):
+            raise self.fault("bytes left over after the last layer")
+
+    def raw(self, count: int) -> bytes:
+        if count < 0 or count > len(self._source) - self._at:
+            raise self.fault("the file ends too early")
+        self._at += count
+        return self._source[self._at - count : self._at]
+
+    def integer(self) -> int:
+        """One head byte (count of bytes, bit 7 the sign), then the magnitude, little-endian."""
+        head = self.raw(1)[0]
+        count = head & 0x0F
+        if head & 0x70 or not 1 <= count <= 8:
+            raise self.fault("a malformed integer")
+        value = int.from_bytes(self.raw(count), "little")
+        return -value if head & 0x80 else value
+
+    def integers(self, count: int) -> list[int]:
+        return [self.integer() for _ in range(count)]
+
+    def real(self) -> float:
+        """Mantissa and exponent of two, both integers; 32000 and above stand for inf and nan."""
+        mantissa, exponent = self.integer(), self.integer()
+        if abs(exponent) > 1100:
+            raise self.fault("a number that is not finite")
+        return math.ldexp(mantissa, exponent)
+
+    def flag(self) -> None:
+        if self.raw(1) not in (b"0", b"1"):
+            raise self.fault("a malformed flag")
+
+    def text(self) -> str:
+        length = self.integer()
+        if not 0 <= length <= 64:
+            raise self.fault("a malformed name")
+        return self.raw(length).decode("latin-1")
+
+    def shape(self, version: int) -> tuple[int, ...]:
+        if self.integer() != version:
+            raise self.fault("a tensor of another version")
+        shape = tuple(self.integers(4))
+        if min(shape) < 0 or math.prod(shape) > _LARGEST:
+            raise self.fault(f"a tensor of shape {shape}")
+        return shape
+
+    def tensor(self, *, empty: bool = False) -> Tensor:
+        import numpy as np
+
+        count = math.prod(self.shape(2))
+        if empty and count:
+            raise self.fault("a gradient or cached output: this is not a finished network")
+        tensor = np.frombuffer(self.raw(4 * count), "<f4").astype(np.float32)
+        if not np.isfinite(tensor).all():
+            raise self.fault("weights that are not finite")
+        return tensor
+
+    def opening(self) -> None:
+        """Everything before the first layer: loss, versions, input size and means."""
+        if self.integer() != 1 or self.text() != "loss_metric_2":
+            raise self.fault("not a dlib network for face recognition")
+        self.real(), self.real()  # margin, threshold: for training
+        layers = len(_dlib_plan())
+        branches = _DLIB_BLOCKS + 2 * len(_DLIB_DOWN)  # a tag a block; to halve, a tag and a skip
+        versions = self.integers(layers + branches)
+        if versions[-1] != 3 or sorted(versions[:-1]) != [1] * branches + [2] * (layers - 1):
+            raise self.fault("not the layers of dlib's face ResNet")
+        if self.text() != "input_rgb_image_sized":
+            raise self.fault("not the layers of dlib's face ResNet")
+        means = [self.real() for _ in _DLIB_MEANS]
+        if any(abs(a - b) > 1e-3 for a, b in zip(means, _DLIB_MEANS, strict=True)):
+            raise self.fault(f"colour means {means}")
+        if self.integers(2) != [150, 150]:
+            raise self.fault("chips that are not 150 x 150 px")
+
+    def convolution(self, name: str, index: int) -> tuple[Tensor, Tensor]:
+        params = self.tensor()
+        fields = self.integers(7)
+        shape, biases = self.shape(1), self.shape(1)
+        for _ in range(_CONVOLUTIONS.index(name)):
+            self.flag()
+        for _ in range(4):  # learning rates and decays
+            self.real()
+        if math.prod(shape) + math.prod(biases) != params.size or math.prod(biases) != shape[0]:
+            raise self.fault("a convolution whose parts do not add up")
+        down = index == 0 or index in [1 + 2 * block for block in _DLIB_DOWN]
+        size, stride, padding = (7 if index == 0 else 3), (2 if down else 1), (0 if down else 1)
+        expected = [shape[0], size, size, stride, stride, padding, padding]
+        if fields != expected or shape[2:] != (size, size):
+            raise self.fault(f"convolution {index} with fields {fields}")
+        count = math.prod(shape)
+        return params[:count].reshape(shape), params[count:]
+
+    def affine(self, name: str, channels: int) -> tuple[Tensor, Tensor]:
+        params = self.tensor()
+        gamma, beta = self.shape(1), self.shape(1)
+        self.integer()  # 0: behind a convolution
+        if name == "affine_2":
+            self.flag()
+        if [math.prod(gamma), math.prod(beta), params.size] != [channels, channels, 2 * channels]:
+            raise self.fault("an affine layer that does not fit its convolution")
+        return params[:channels], params[channels:]
+
+    def linear(self, name: str) -> Tensor:
+        outputs, inputs = self.integers(2)
+        params = self.tensor()
+        self.shape(1), self.shape(1)
+        if self.integer() != 1 or params.size != inputs * outputs:
+            raise self.fault("a last layer of another kind")
+        for _ in range(4):  # learning rates and decays
+            self.real()
+        if name == "fc_3":
+            self.flag()
+        return params.reshape(inputs, outputs)
+
+
+# ---- one call --------------------------------------------------------------------------------
+
+
+def packed(tensors: dict[str, Tensor], source: bytes) -> bytes:
+    """Return `tensors` as float16 safetensors that name their source.
+
+    One line of metadata only: the writer keeps several in no fixed order.
+    """
+    import numpy as np
+    from safetensors.numpy import save
+
+    half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    return bytes(save(half, {"source_sha256": hashlib.sha256(source).hexdigest()}))
+
+
+def convert(name: str, source: bytes) -> bytes:
+    """Return the file that ships as `name`, made from its source."""
+    if name == "dlib":
+        return packed(convert_dlib(source), source)
+    return _ONNX[name](source)
+
+
+def _foreign(name: str, what: str) -> WeightsRejected:
+    return WeightsRejected(
+        f"not the source of {name}: {what}",
+        hint=_HINT,
+    )
+
+
+_ONNX = {"centerface": convert_centerface, "yunet": convert_yunet, "sface": convert_sface}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Convert one file and print the lines that catalogue.toml needs."""
+    parser = argparse.ArgumentParser(prog="python -m moretta.weights.convert", description=__doc__)
+    parser.add_argument("name", choices=[*_ONNX, "dlib"])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("output", type=Path)
+    chosen = parser.parse_args(arguments)
+    try:
+        finished = convert(chosen.name, chosen.source.read_bytes())
+    except MorettaError as error:
+        sys.stderr.write(f"moretta: error: {error.fault}\nmoretta: hint: {error.hint}\n")
+        return error.exit_code
+    chosen.output.write_bytes(finished)
+    sys.stdout.write(
+        f'sha256 = "{hashlib.sha256(finished).hexdigest()}"\nbytes = {len(finished)}\n'
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
