@@ -40,7 +40,8 @@ def settings(
             raise UsageError(f"strength is {strength}", hint="strength goes from 0 to 1")
         if chosen.strength is None:
             raise UsageError(
-                f"{chosen.name} has no scale of strength", hint=f"leave --strength out for {chosen.name}"
+                f"{chosen.name} has no scale of strength",
+                hint=f"leave --strength out for {chosen.name}",
             )
         merged.update(chosen.strength(strength))
     merged.update(given or {})

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from moretta.records import Alpha, Crop, Edited, Face, FaceEdit, Pixels
 
 COVER = "solid"
-COVER_SCALES = (1.5, 2.0, 2.7)  # each try paints a larger ellipse
+COVER_SCALES = (
+    1.5,
+    2.0,
+    2.7,
+)  # each try paints a larger ellipse; the last one fills the judge's view
+BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -232,9 +237,11 @@ class Protector:
             if scale:
                 for i in open_:
                     self._paint(result, tasks[i], scale)
-            known = self._cosines(result.pixels, tasks, originals, open_)
-            for i in open_:
-                self._note(tasks[i], known[i], scale)
+            views = [self._judge.crop(result.pixels, tasks[i].face) for i in open_]
+            now = self._judge.embed_crops(np.stack(views))
+            for i, view, vector in zip(open_, views, now, strict=True):
+                blank = scale > 0 and int(np.ptp(view, axis=(0, 1)).max()) <= BLANK
+                self._note(tasks[i], float(originals[i] @ vector), scale, blank=blank)
             open_ = [i for i in open_ if not tasks[i].audit["passed"]]
             if not open_ or self.options.on_audit_fail == "withhold":
                 break
@@ -248,19 +255,13 @@ class Protector:
             )
             result.reason = f"{len(open_)} of {len(tasks)} faces not protected: {why}"
 
-    def _cosines(
-        self,
-        pixels: Pixels,
-        tasks: list[_Task],
-        originals: npt.NDArray[np.float32],
-        open_: list[int],
-    ) -> dict[int, float]:
-        now = self._judge.embed(pixels, [tasks[i].face for i in open_])
-        return {i: float(originals[i] @ vector) for i, vector in zip(open_, now, strict=True)}
+    def _note(self, task: _Task, cosine: float, scale: float, *, blank: bool) -> None:
+        """Write down what the judge says; a view that is all paint has passed, whatever it says.
 
-    def _note(self, task: _Task, cosine: float, scale: float) -> None:
+        To the judge a face of a dozen pixels looks like one flat colour, and the other way round.
+        """
         edited = scale > 0 or task.edited is not None
-        passed = edited and np.isfinite(cosine) and cosine <= self._known
+        passed = blank or (edited and np.isfinite(cosine) and cosine <= self._known)
         before = task.audit
         task.audit = {
             "judge": JUDGE,
@@ -270,7 +271,7 @@ class Protector:
         }
         if scale:
             first = before.get("covered", {"cosine": before["cosine"], "fault": task.fault})
-            task.audit["covered"] = {**first, "scale": scale}
+            task.audit["covered"] = {**first, "scale": scale, "blank": blank}
 
     def _paint(self, result: Protected, task: _Task, scale: float) -> None:
         """Paint one face solid, `scale` large, over whatever is there now."""
