@@ -25,6 +25,35 @@ def portrait():
 
 
 @pytest.fixture(scope="session")
+def astronaut():
+    """(512, 512, 3) RGB with one face: the same photo in full."""
+    return photo()
+
+
+@pytest.fixture(scope="session")
+def small(astronaut):
+    """(256, 256, 3) RGB of the same."""
+    return cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="session")
+def smooth():
+    """(240, 320, 3) RGB without detail: what survives a round trip of resampling."""
+    y, x = np.mgrid[0:240, 0:320]
+    planes = [120 + 80 * np.sin(x / 60 + k) * np.cos(y / 50 - k) for k in range(3)]
+    return np.rint(np.stack(planes, axis=2)).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Return the folder of research data, which is no part of the project; skip without it."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared, which only developers and CI have")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def scene():
     """(48, 64, 3) RGB without a face."""
     x, y = np.meshgrid(np.linspace(0, 255, 64), np.linspace(0, 255, 48))

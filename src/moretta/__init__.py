@@ -1,4 +1,4 @@
-"""Moretta replaces faces in photos, keeps what the photos are used for, and proves both.
+"""Moretta replaces faces in photos, keeps what the photos are used for, and measures both.
 
 >>> import moretta
 >>> protected, record = moretta.anonymize_image(rgb, method="pixelate")  # doctest: +SKIP

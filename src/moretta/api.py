@@ -68,7 +68,8 @@ class Anonymizer:
             version=__version__,
         )
         published = result.decision == "published"
-        return (result.pixels if published else np.zeros_like(rgb)), record
+        pixels = result.pixels.copy() if result.pixels is rgb else result.pixels
+        return (pixels if published else np.zeros_like(rgb)), record
 
     def find(self, rgb: Pixels) -> list[Face]:
         """Return the faces in one picture, best first."""
@@ -88,7 +89,7 @@ class Anonymizer:
     ) -> Summary:
         """Protect files, folders and globs into a folder, with a manifest; return the counts.
 
-        With `jobs` above 1 (or auto and 16 photos or more) worker processes are started, so a
+        With `jobs` above 1 (or auto and 8 photos or more) worker processes are started, so a
         script needs the usual `if __name__ == "__main__":`.
         """
         from moretta.pipeline.run import run

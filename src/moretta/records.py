@@ -132,7 +132,7 @@ class Method:
     name: str
     summary: str  # one line
     settings: type[Settings]
-    build: Callable[[Any, str], FaceEdit]  # (settings, device); torch and friends are imported in there
+    build: Callable[[Any, str], FaceEdit]  # (settings, device); imports its network itself
     template: Literal["window", "wide"]
     promise: Literal["proved", "measured", "none"]
     promises: str  # what the user gets, in exact words
@@ -140,6 +140,7 @@ class Method:
     source: str
     side: int = 0  # of the crop in pixels; 0 for "window": the photo's own
     mask_scale: float = 1.5  # of the ellipse in design section 4
+    fills_view: bool = False  # the mask also covers all that a recogniser's crop shows
     match_colour: bool = False
     reversible: bool = False
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
@@ -159,7 +160,7 @@ class FaceRecord:
     settings: Mapping[str, Any]
     seed: int
     mask_scale: float
-    crop_scale: float  # photo pixels per crop pixel; above 1 the drawn face is softer than the photo
+    crop_scale: float  # photo pixels per crop pixel; above 1 a drawn face is softer than the photo
     audit: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     statement: Statement | None = None
@@ -183,11 +184,14 @@ class PhotoRecord:
     weights: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
     output_sha256: str = ""
+    output_bytes: int = 0
     method: str = ""
     seed: int | None = None
     version: str = ""
 
     @property
     def covered(self) -> int:
-        """How many faces the policy covered because the judge still knew them."""
+        """How many faces of a published photo the policy covered, because the judge knew them."""
+        if self.decision != "published":
+            return 0
         return sum("covered" in face.audit for face in self.faces)

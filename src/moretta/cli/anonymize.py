@@ -60,7 +60,7 @@ def command(
         float | None, typer.Option(help="0..1, for methods that have a scale.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with any of these options.")
+        Path | None, typer.Option(help="TOML file with options; see docs/configuration.md.")
     ] = None,
     on_no_face: Annotated[
         str | None, typer.Option(help="A photo without a found face: withhold (default) or copy.")

@@ -27,18 +27,23 @@ def command(
     import numpy as np
 
     from moretta.api import Anonymizer
+    from moretta.cli.show import made
     from moretta.methods import METHODS
     from moretta.photos.files import write_whole
 
+    made(output)
     before = photo()
     pictures, labels = [before], ["original"]
     for name in [method] if method else METHODS:
         after, record = Anonymizer(name, seed=0).image(before)
         face = record.faces[0]
-        print(  # noqa: T201
-            f"{name}: {record.decision}, {record.reason}; the judge's cosine with the original: "
-            f"{face.audit['cosine']:.2f} (known above {face.audit['threshold']:.2f})"
+        cosine, known = face.audit["cosine"], face.audit["threshold"]
+        judged = (
+            "nothing is left in the judge's view"
+            if cosine is None
+            else f"the judge's cosine with the original: {cosine:.2f} (known above {known:.2f})"
         )
+        print(f"{name}: {record.decision}, {record.reason}; {judged}")  # noqa: T201
         pictures.append(after)
         labels.append(name)
     sheet = []
@@ -48,7 +53,6 @@ def command(
             strip, label, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (30, 30, 30), 1, cv2.LINE_AA
         )
         sheet.append(np.vstack([strip, picture]))
-    output.mkdir(parents=True, exist_ok=True)
     target = output / "before-after.png"
     write_whole(target, bytes(cv2.imencode(".png", np.hstack(sheet)[..., ::-1])[1]))
     print(f"before and after: {target.resolve()}")  # noqa: T201

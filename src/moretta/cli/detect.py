@@ -39,6 +39,7 @@ def command(
 
     Example: [bold]moretta detect photos --json boxes.jsonl --overlay look[/bold]
     """
+    from moretta.cli.show import made
     from moretta.photos.files import read_photo, write_whole
     from moretta.pipeline.boxes import as_line
     from moretta.pipeline.inputs import listed
@@ -58,6 +59,9 @@ def command(
     if json is not None:
         _refuse_photo(json)
     items = [item for item in listed(inputs, overlay) if item.photo]
+    for folder in (json.parent if json else None, overlay):
+        if folder is not None:
+            made(folder)
     protector = Protector(checked)
     lines, faults, empty = [], 0, 0
     for item in items:
@@ -65,7 +69,8 @@ def command(
             photo = read_photo(item.path, max_pixels=max_pixels) if not item.fault else None
             fault = item.fault
         except PhotoError as error:
-            photo, fault = None, f"{error.fault}; {error.hint}" if error.hint else error.fault
+            fault = error.fault.removeprefix(f"{one_line(item.path.name)}: ")
+            photo, fault = None, f"{fault}; {error.hint}" if error.hint else fault
         if photo is None:
             faults += 1
             print(f"moretta: {one_line(item.name)}: failed: {fault}", file=sys.stderr)  # noqa: T201
@@ -82,7 +87,6 @@ def command(
             target.parent.mkdir(parents=True, exist_ok=True)
             write_whole(target, _drawn(photo.pixels, faces))
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(json, "".join(line + "\n" for line in lines).encode())
         print(f"{len(lines)} photos, {empty} without a face, {faults} not read: {json}")  # noqa: T201
     raise typer.Exit(4 if faults else 3 if empty else 0)
@@ -92,6 +96,8 @@ def _refuse_photo(path: Path) -> None:
     """`detect --json *.jpg` would write over the first photo: `--json` takes a name here."""
     from moretta.photos.files import sniff
 
+    if path.is_dir():
+        raise UsageError(f"--json names {path}, which is a folder", hint="name a file")
     if path.is_file():
         with path.open("rb") as file:
             if sniff(file.read(64)):

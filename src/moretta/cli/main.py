@@ -45,7 +45,7 @@ def root(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Replace faces in photos so that nobody can be recognised, and keep a record of every face.
+    """Replace faces in photos, check every face with a recogniser, and keep a record of each.
 
     Example: [bold]moretta anonymize photos --output protected[/bold]
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as jsons
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -69,12 +70,17 @@ def command(
             "--strength", ", ".join(f"{k} from {low[k]} (0) to {high[k]} (1)" for k in low)
         )
     for key, info in one.settings.model_fields.items():
-        limits = ", ".join(
-            str(mark) for mark in info.metadata if "validator" not in str(mark).lower()
-        )
+        limits = "".join(f", {sign} {end:g}" for sign, end in _range(info.metadata))
         table.add_row(
-            f"--{key.replace('_', '-')}",
-            f"{info.description}; default {info.default}; {limits}".rstrip("; "),
+            f"--{key.replace('_', '-')}", f"{info.description}; default {info.default}{limits}"
         )
     table.add_row("source", one.source)
     console.print(table)
+
+
+def _range(metadata: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    """Yield the bounds of a setting: (words, number)."""
+    for sign, words in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below")):
+        for mark in metadata:
+            if getattr(mark, sign, None) is not None:
+                yield words, getattr(mark, sign)

@@ -9,7 +9,7 @@ Checked  tests/faces/test_crop.py: a linear solve, the round trip, one grey leve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -107,9 +107,12 @@ def to_template(face: Face, template: str, side: int) -> Matrix:
         return similarity(points_of_box(face.box), goal)
 
 
-def warp(photo: Pixels, matrix: Matrix, side: int) -> Pixels:
-    """Draw the (side, side, 3) crop that `matrix` (photo to crop) defines; borders are mirrored.
+def warp(
+    photo: Pixels, matrix: Matrix, side: int, *, border: Literal["mirror", "edge"] = "mirror"
+) -> Pixels:
+    """Draw the (side, side, 3) crop that `matrix` (photo to crop) defines.
 
+    border: what stands beyond the photo: its mirror image, or its last row and column again.
     When the photo is shrunk it is averaged first, so that no detail folds over into the crop.
     """
     scale = scale_of(matrix)
@@ -131,7 +134,7 @@ def warp(photo: Pixels, matrix: Matrix, side: int) -> Pixels:
         _to_cv2(local),
         (side, side),
         flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT_101,
+        borderMode=cv2.BORDER_REFLECT_101 if border == "mirror" else cv2.BORDER_REPLICATE,
     )
     return drawn  # type: ignore[no-any-return]
 

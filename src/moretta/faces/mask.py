@@ -15,20 +15,28 @@ import numpy as np
 from moretta.faces.crop import Bounds, apply, inverse, scale_of, to_template
 
 if TYPE_CHECKING:
-    from moretta.records import Alpha, Face, Points
+    import numpy.typing as npt
+
+    from moretta.records import Alpha, Face, Matrix, Points
 
 CENTRE = (0.5, 0.5204)  # of the ellipse on the tight template
 SEMI_AXES = (0.415, 0.47)  # in tight sides, at scale 1
 FEATHER = 0.08  # of the semi-axes, outwards: inside it every pixel is fully replaced
 BOX_AT = 1.5  # the scale at which the second ellipse passes through the box's corners
+VIEW_MARGIN = 0.03  # of the view's side, and VIEW_PIXELS more: what resampling reaches
+VIEW_PIXELS = 1.5
 
 
-def cover(face: Face, shape: tuple[int, ...], *, scale: float = 1.5) -> tuple[Alpha, Bounds]:
+def cover(
+    face: Face, shape: tuple[int, ...], *, scale: float = 1.5, fills_view: bool = False
+) -> tuple[Alpha, Bounds]:
     """Return the mask of one face and its place in the photo.
 
-    shape: the photo's (height, width, ...). scale: of the ellipse; 1 is brow to chin.
-    Returns alpha (h, w) float32, 1 on every pixel whose centre lies in either ellipse, falling to 0
-    over the feather outside them, and the window's bounds (left, top, right, bottom), which are
+    shape: the photo's (height, width, ...). scale: of the ellipse; 1 is brow to chin. fills_view:
+    also cover all that a recogniser's crop (ArcFace's template) shows, so that a method that paints
+    leaves nothing to compare.
+    Returns alpha (h, w) float32, 1 on every pixel whose centre lies in one of the shapes, falling to
+    0 over the feather outside them, and the window's bounds (left, top, right, bottom), which are
     clipped to the photo: an edge pixel is covered like any other.
     """
     tight = to_template(face, "tight", 1)
@@ -40,14 +48,17 @@ def cover(face: Face, shape: tuple[int, ...], *, scale: float = 1.5) -> tuple[Al
     box_centre = np.array([(box.left + box.right) / 2, (box.top + box.bottom) / 2])
     box_axes = np.maximum(np.array([box.width, box.height]) / 2, 0.5) * np.sqrt(2) * scale / BOX_AT
     rims = [apply(back, np.array(CENTRE) + circle * axes), box_centre + circle * box_axes]
+    block = _block(face, tight, axes) if fills_view else None
+    if block is not None:
+        rims.append(
+            apply(inverse(block), np.array([[-1.0, -1], [1, -1], [-1, 1], [1, 1]]) * (1 + FEATHER))
+        )
     bounds = _window(np.concatenate(rims), shape)
-    left, top, right, bottom = bounds
-    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-    places = np.stack([x.ravel(), y.ravel()], axis=1)
-    by_points = np.hypot(*((apply(tight, places) - CENTRE) / axes).T)
-    by_box = np.hypot(*((places - box_centre) / box_axes).T)
-    radius = np.minimum(by_points, by_box).reshape(x.shape)
-    return np.clip((1 + FEATHER - radius) / FEATHER, 0, 1).astype(np.float32), bounds
+    by_box = np.column_stack([np.eye(2), -box_centre]) / box_axes[:, None]
+    radius = np.minimum(_radius(_centred(tight, axes), bounds), _radius(by_box, bounds))
+    if block is not None:
+        radius = np.minimum(radius, _radius(block, bounds, square=True))
+    return np.clip((1 + FEATHER - radius) / FEATHER, 0, 1), bounds
 
 
 def redraw(face: Face, shape: tuple[int, ...], *, scale: float = 1.45) -> tuple[Alpha, Bounds]:
@@ -61,18 +72,50 @@ def redraw(face: Face, shape: tuple[int, ...], *, scale: float = 1.45) -> tuple[
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     rim = np.array(CENTRE) + np.column_stack([np.cos(angle), np.sin(angle)]) * axes
     bounds = _window(apply(inverse(tight), rim), shape)
-    left, top, right, bottom = bounds
-    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-    places = np.stack([x.ravel(), y.ravel()], axis=1)
-    radius = np.hypot(*((apply(tight, places) - CENTRE) / axes).T).reshape(x.shape)
-    ramp = np.clip((1 - radius) / feather, 0, 1)
-    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32), bounds
+    ramp = np.clip((1 - _radius(_centred(tight, axes), bounds)) / feather, 0, 1)
+    return ramp * ramp * (3 - 2 * ramp), bounds
 
 
 def tight_side(face: Face) -> float:
     """Side of the tight crop in photo pixels: the unit in which methods measure a face."""
     by_points = 1 / scale_of(to_template(face, "tight", 1))
     return max(by_points, face.box.side / 0.95)
+
+
+def _block(face: Face, tight: Matrix, axes: npt.NDArray[np.float64]) -> Matrix:
+    """Return the matrix from photo pixels to the square -1..1 that stands for the whole block.
+
+    The block is a rectangle that turns with the face and holds the ellipse and the whole crop on
+    ArcFace's template, with a margin for what resampling reaches.
+    """
+    low, high = -VIEW_MARGIN, 1 + VIEW_MARGIN
+    corners = np.array([[low, low], [high, low], [low, high], [high, high]])
+    seen = apply(tight, apply(inverse(to_template(face, "arcface", 1)), corners))
+    margin = VIEW_PIXELS * scale_of(tight)
+    first = np.minimum(seen.min(0), CENTRE - axes) - margin
+    last = np.maximum(seen.max(0), CENTRE + axes) + margin
+    centred = np.column_stack([tight[:, :2], tight[:, 2] - (first + last) / 2])
+    block: Matrix = centred / ((last - first) / 2)[:, None]
+    return block
+
+
+def _centred(tight: Matrix, axes: npt.NDArray[np.float64]) -> Matrix:
+    """Return the matrix from photo pixels to the ellipse's own circle of radius 1."""
+    shifted = np.column_stack([tight[:, :2], tight[:, 2] - CENTRE])
+    circle: Matrix = shifted / axes[:, None]
+    return circle
+
+
+def _radius(to_circle: Matrix, bounds: Bounds, *, square: bool = False) -> Alpha:
+    """Distance from the centre of every pixel centre in the window, 1 on the rim; float32."""
+    left, top, right, bottom = bounds
+    x = (np.arange(left, right) + 0.5)[None, :]
+    y = (np.arange(top, bottom) + 0.5)[:, None]
+    (a, b, c), (d, e, f) = to_circle
+    u = (a * x + c).astype(np.float32) + (b * y).astype(np.float32)
+    v = (d * x + f).astype(np.float32) + (e * y).astype(np.float32)
+    radius: Alpha = np.maximum(abs(u), abs(v)) if square else np.sqrt(u * u + v * v)
+    return radius
 
 
 def _window(rim: Points, shape: tuple[int, ...]) -> Bounds:

@@ -67,7 +67,8 @@ class Recogniser:
     def crop(self, photo: Pixels, face: Face) -> Pixels:
         """Return the (side, side, 3) RGB crop on the recogniser's own template."""
         side = self.preprocessing.side
-        return warp(photo, to_template(face, self.preprocessing.template, side), side)
+        matrix = to_template(face, self.preprocessing.template, side)
+        return warp(photo, matrix, side, border="edge")
 
     def embed_crops(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """Return one unit vector a crop; crops: (n, side, side, 3) RGB 0..255."""

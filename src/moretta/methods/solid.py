@@ -47,8 +47,9 @@ METHOD = Method(
     settings=Solid,
     build=build,
     template="window",
+    fills_view=True,
     promise="measured",
-    promises="no pixel inside the mask depends on the original; the judge has compared the result",
+    promises="no pixel inside the mask depends on the original, and the mask fills the judge's whole view",
     excludes="hair, ears, body, clothes and place stay; the mask shows where and how large the face was",
     source="the oldest method there is; mask size measured in docs/threat-model.md",
 )

@@ -48,10 +48,13 @@ def read_photo(path: Path, *, metadata: Metadata = "none", max_pixels: int = 250
     return replace(photo, notes=(note, *photo.notes))
 
 
-def write_whole(path: Path, data: bytes, *, mtime: float | None = None) -> None:
+def write_whole(
+    path: Path, data: bytes, *, mtime: float | None = None, durable: bool = True
+) -> None:
     """Write `data` so that `path` holds all of it or is left as it was.
 
-    mtime: seconds since 1970 to be stamped on the file, or None for now.
+    mtime: seconds since 1970 to be stamped on the file, or None for now. durable: wait until the disk
+    has it, so that a power cut cannot take it back; without, only the process's own death is survived.
     Raises DiskFull if there is no room, PhotoError for other faults of the disk.
     """
     part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}")
@@ -61,9 +64,11 @@ def write_whole(path: Path, data: bytes, *, mtime: float | None = None) -> None:
             written.flush()
             if mtime is not None:
                 os.utime(part, (mtime, mtime))
-            os.fsync(written.fileno())
+            if durable:
+                os.fsync(written.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as fault:
         _forget(part)
         raise _write_fault(path, fault) from fault

@@ -1,7 +1,8 @@
 """The record of a run: one JSON line a photo, and one file with the run's settings.
 
 Promise   a line is written only after the photo it speaks of stands whole in the folder, so a run
-          killed at any byte can go on: what has a line is done, everything else is done again.
+          killed at any byte can go on: what has a line is done, everything else is done again. After
+          a power cut a line may be there and its photo not: the sizes are compared on resume.
 Not here  input names that `--rename` hides, embeddings, hashes of inputs: a hash of the input is a
           linking key (whoever holds the original can confirm it) and stands in the internal record.
 Format    docs/manifest.md; meanings are only ever added to.
@@ -14,7 +15,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,13 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
             line = json.loads(row)
             schema = line["schema"]
             line["name"], line["decision"]
+            newer = schema > SCHEMA
         except (ValueError, TypeError, KeyError) as error:
             raise ManifestError(
                 f"{path}: line {number} is damaged",
-                hint="start again into a new folder, or with --overwrite",
+                hint="start again into a new folder",
             ) from error
-        if schema > SCHEMA:
+        if newer:
             raise ManifestError(
                 f"{path}: written by a newer version (schema {schema}, this one knows {SCHEMA})",
                 hint="update moretta",
@@ -72,10 +74,19 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
 class Manifest:
     """The manifest of one output folder, held open and locked while a run writes into it."""
 
-    def __init__(self, folder: Path, *, done: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        done: Mapping[str, dict[str, Any]],
+        failed: Collection[str] = (),
+        earlier: bool = False,
+    ) -> None:
         self.folder = folder
         self.done = dict(done)
-        self._file = (folder / MANIFEST).open("ab")
+        self._failed = frozenset(failed)
+        self._earlier = earlier
+        self._file = (folder / MANIFEST).open("ab", buffering=0)
 
     def append(self, record: PhotoRecord) -> None:
         """Write one photo's line; the operating system has it when this returns.
@@ -83,11 +94,12 @@ class Manifest:
         Raises DiskFull; the torn line is taken back.
         """
         line = as_line(record)
-        row = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        row = _row(line)
         start = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(row)
-            self._file.flush()
+            rest = memoryview(row)
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(start)
@@ -97,8 +109,20 @@ class Manifest:
             ) from error
         self.done[record.name] = line
 
+    def may_write(self, name: str) -> bool:
+        """Whether an output of this name would replace nothing but what an earlier run left.
+
+        A file without a line is ours if a run was killed between the two. What failed has a line
+        and no output, so a file of its name is somebody else's.
+        """
+        if not os.path.lexists(self.folder / name):
+            return True
+        return self._earlier and name not in self._failed
+
     def close(self) -> None:
-        """Bring everything to the disk and let go of the file."""
+        """Bring everything to the disk, the photos too, and let go of the file."""
+        if hasattr(os, "sync"):
+            os.sync()
         with contextlib.suppress(OSError):
             os.fsync(self._file.fileno())
         with contextlib.suppress(OSError):
@@ -123,14 +147,21 @@ def opened(
                 hint="--resume goes on with it, --overwrite starts anew, or choose another folder",
             )
         _sweep(folder)
-        done: dict[str, dict[str, Any]] = {}
-        if earlier and overwrite:
-            _forget(folder)
-        elif earlier:
-            _same_settings(folder, settings)
-            done = _settled(folder)
+        lines: list[dict[str, Any]] = []
+        if earlier:
+            if not overwrite:
+                _same_settings(folder, settings)
+            lines = read_lines(folder)
+            if overwrite:
+                _forget(folder, lines)
+            else:
+                lines = [line for line in lines if _stands(folder, line)]
+                _settle(folder, lines)
         _write_run(folder, settings)
-        manifest = Manifest(folder, done=done)
+        failed = {line["name"] for line in lines if line["decision"] == "failed"}
+        kept = [] if overwrite else [line for line in lines if line["decision"] != "failed"]
+        done = {line["name"]: line for line in kept}
+        manifest = Manifest(folder, done=done, failed=failed, earlier=earlier)
         try:
             yield manifest
         finally:
@@ -180,19 +211,22 @@ def _locked(folder: Path) -> Iterator[None]:
                 f"another run is writing into {folder}",
                 hint="wait for it, or choose another folder",
             ) from error
-        yield
-        (folder / LOCK).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:
     """Remove half-written files that a killed run left behind."""
     for part in folder.rglob(PART + "*"):
-        part.unlink(missing_ok=True)
+        if not part.is_dir():
+            part.unlink(missing_ok=True)
 
 
-def _forget(folder: Path) -> None:
+def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Remove what an earlier run published here, so that nothing stays without a record."""
-    for line in read_lines(folder):
+    for line in lines:
         if line["decision"] == "published":
             inside(folder, line["name"]).unlink(missing_ok=True)
     for name in (MANIFEST, RUN, NAMES):
@@ -226,14 +260,28 @@ def _write_run(folder: Path, settings: Mapping[str, Any]) -> None:
     write_whole(folder / RUN, text.encode() + b"\n")
 
 
-def _settled(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the lines that stay, and drop torn and failed ones from the file: they are done again."""
+def _stands(folder: Path, line: Mapping[str, Any]) -> bool:
+    """Whether the photo that a line speaks of is there whole; a power cut can take it back."""
+    if line["decision"] != "published":
+        return True
+    path = inside(folder, line["name"])
+    return path.is_file() and path.stat().st_size == line.get("output_bytes", path.stat().st_size)
+
+
+def _settle(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Drop torn and failed lines from the file: they are done again."""
     from moretta.photos.files import write_whole
 
-    lines = [line for line in read_lines(folder) if line["decision"] != "failed"]
-    rows = (json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+    rows = [_row(line) for line in lines if line["decision"] != "failed"]
     write_whole(folder / MANIFEST, b"".join(rows))
-    return {line["name"]: line for line in lines}
+
+
+def _row(line: Mapping[str, Any]) -> bytes:
+    """Return a line as UTF-8; a name that is no Unicode (bytes on the disk) as JSON escapes."""
+    try:
+        return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(line, allow_nan=False).encode() + b"\n"
 
 
 def _plain(value: Any) -> Any:

@@ -62,7 +62,7 @@ def read_boxes(path: Path) -> dict[str, Drawn]:
         raise UsageError(f"{path} cannot be read: {why}", hint="check --boxes") from error
     try:
         whole = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = None
     if isinstance(whole, dict) and "annotations" in whole:
         return _coco(whole, path)
@@ -72,7 +72,7 @@ def read_boxes(path: Path) -> dict[str, Drawn]:
             where = f"{path}: line {number}"
             try:
                 line = json.loads(row)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise _wrong(where, f"not JSON ({error})") from error
             name = _text(line, "name", where)
             if name in drawn:
@@ -100,9 +100,9 @@ def _line(line: Mapping[str, Any], where: str) -> Drawn:
 
 
 def _coco(whole: Mapping[str, Any], path: Path) -> dict[str, Drawn]:
-    for key in ("images", "annotations"):
-        if not isinstance(whole.get(key), list):
-            raise _wrong(str(path), f"«{key}» must be a list")
+    for part in ("images", "annotations"):
+        if not isinstance(whole.get(part), list):
+            raise _wrong(str(path), f"«{part}» must be a list")
     images: dict[int | str, tuple[str, int, int]] = {}
     faces: dict[int | str, list[Face]] = {}
     for i, image in enumerate(whole["images"]):

@@ -105,7 +105,7 @@ class Protector:
     @property
     def networks(self) -> list[str]:
         """Names of the networks that had a say."""
-        return [*(eye.detector.name for eye in self._eyes), JUDGE]
+        return [*(name for eye in self._eyes for name in eye.detector.networks), JUDGE]
 
     def protect(self, pictures: Sequence[Picture]) -> list[Protected]:
         """Protect photos; the faces of all of them go through the method in one batch."""
@@ -173,7 +173,9 @@ class Protector:
     def _task(self, photo: Pixels, face: Face, seed: int) -> _Task:
         chosen = self.method
         if chosen.template == "window":
-            alpha, bounds = masks.cover(face, photo.shape, scale=chosen.mask_scale)
+            alpha, bounds = masks.cover(
+                face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
+            )
             crop = crops.cut(photo, face, alpha, bounds, seed=seed)
         else:
             alpha, bounds = masks.redraw(face, photo.shape, scale=chosen.mask_scale)
@@ -230,18 +232,27 @@ class Protector:
             )
 
     def _audit(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
-        """Compare every face with its original; cover or withhold what the judge still knows."""
-        originals = self._judge.embed(picture.pixels, [task.face for task in tasks])
+        """Compare every face with its original; cover or withhold what the judge still knows.
+
+        A view that is all one colour has nothing to compare: it has passed, and costs no network.
+        """
         open_ = list(range(len(tasks)))
         for scale in (0.0, *COVER_SCALES):
             if scale:
                 for i in open_:
                     self._paint(result, tasks[i], scale)
-            views = [self._judge.crop(result.pixels, tasks[i].face) for i in open_]
-            now = self._judge.embed_crops(np.stack(views))
-            for i, view, vector in zip(open_, views, now, strict=True):
-                blank = scale > 0 and int(np.ptp(view, axis=(0, 1)).max()) <= BLANK
-                self._note(tasks[i], float(originals[i] @ vector), scale, blank=blank)
+            seen = []
+            for i in open_:
+                view = self._judge.crop(result.pixels, tasks[i].face)
+                if int(np.ptp(view, axis=(0, 1)).max()) <= BLANK and not _bare(tasks[i], scale):
+                    self._note(tasks[i], None, scale)
+                else:
+                    seen.append((i, view))
+            if seen:
+                befores = [self._judge.crop(picture.pixels, tasks[i].face) for i, _ in seen]
+                vectors = self._judge.embed_crops(np.stack([*befores, *(view for _, view in seen)]))
+                for (i, _), was, now in zip(seen, vectors, vectors[len(seen) :], strict=False):
+                    self._note(tasks[i], float(was @ now), scale)
             open_ = [i for i in open_ if not tasks[i].audit["passed"]]
             if not open_ or self.options.on_audit_fail == "withhold":
                 break
@@ -255,27 +266,26 @@ class Protector:
             )
             result.reason = f"{len(open_)} of {len(tasks)} faces not protected: {why}"
 
-    def _note(self, task: _Task, cosine: float, scale: float, *, blank: bool) -> None:
-        """Write down what the judge says; a view that is all paint has passed, whatever it says.
-
-        To the judge a face of a dozen pixels looks like one flat colour, and the other way round.
-        """
-        edited = scale > 0 or task.edited is not None
-        passed = blank or (edited and np.isfinite(cosine) and cosine <= self._known)
+    def _note(self, task: _Task, cosine: float | None, scale: float) -> None:
+        """Write down what the judge says; None: its view is all one colour."""
+        blank = cosine is None
+        known = cosine is not None and not cosine <= self._known  # a NaN counts as known
         before = task.audit
         task.audit = {
             "judge": JUDGE,
             "cosine": cosine,
             "threshold": self._known,
-            "passed": bool(passed),
+            "blank": blank,
+            "passed": not known and not _bare(task, scale),
         }
         if scale:
             first = before.get("covered", {"cosine": before["cosine"], "fault": task.fault})
-            task.audit["covered"] = {**first, "scale": scale, "blank": blank}
+            task.audit["covered"] = {**first, "scale": scale}
 
     def _paint(self, result: Protected, task: _Task, scale: float) -> None:
         """Paint one face solid, `scale` large, over whatever is there now."""
-        alpha, bounds = masks.cover(task.face, result.pixels.shape, scale=scale)
+        shape = result.pixels.shape
+        alpha, bounds = masks.cover(task.face, shape, scale=scale, fills_view=True)
         cover = crops.cut(result.pixels, task.face, alpha, bounds, seed=task.crop.seed)
         (painted,) = self._cover([cover])
         crops.paste(result.pixels, painted.pixels, cover, alpha, bounds)
@@ -312,6 +322,11 @@ def derived(seed: int, name: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _bare(task: _Task, scale: float) -> bool:
+    """Whether nothing has been done to this face: its edit failed and nothing covers it yet."""
+    return scale == 0 and task.edited is None
 
 
 def _sound(edited: Any, crop: Pixels) -> bool:

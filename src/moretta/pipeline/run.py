@@ -10,8 +10,9 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moretta import __version__
-from moretta.errors import DiskFull, PhotoError, UsageError, one_line
+from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, one_line
+from moretta.faces.detect import detector
+from moretta.faces.recognise import JUDGE
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
 from moretta.pipeline.boxes import Drawn, read_boxes
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from moretta.photos.files import Photo
 
 FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
+AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 BATCH = 8  # photos whose faces are drawn together by methods that use a network
 
 
@@ -119,17 +123,22 @@ def run(
     folder = Path(output)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other", hint="choose one")
+    _count_of_jobs(jobs, 1)  # refused here, before anything is made
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)
     check_boxes(drawn, items)
     internal = _internal(internal_record, folder)
-    for name in (*options.detector, "sface"):
+    for name in (*(one for wanted in options.detector for one in detector(wanted).networks), JUDGE):
         load.locate(name)
     if options.device == "cuda":
-        load.open_onnx("sface", device="cuda")  # refused here, before anything is made
+        load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
     started = time.perf_counter()
     summary = Summary(output=str(folder))
+    if not items:
+        raise UsageError("there is nothing in the inputs", hint="check the names of the folders")
     settings = {**options.model_dump(), "version": __version__}
+    if boxes is not None:
+        settings["boxes_sha256"] = _sha256(Path(boxes))
     with manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest:
         if options.rename:
             _refuse_finished(folder, manifest)
@@ -139,21 +148,20 @@ def run(
         summary.not_photos = len(items) - len(photos)
         work, sources = [], {}
         for item in photos:
-            sources[item.output or item.name] = item.name
-            if item.fault:
-                record = _failed(item.output or item.name, item.fault)
-                _count(summary, record, item.name)
-                manifest.append(record)
-            elif item.output in manifest.done:
-                _keep(summary, manifest.done[item.output], item.name)
-            elif os.path.lexists(folder / item.output) and not manifest.earlier:
-                record = _failed(item.output, "a file of this name is already in the output folder")
+            name = item.name if item.fault and not options.rename else item.output
+            fault = item.fault
+            if name in manifest.done:
+                _keep(summary, manifest.done[name], item.name)
+                continue
+            if not fault and not manifest.may_write(name):
+                fault = "a file of this name is already in the output folder"
+            if fault:
+                record = _failed(name, fault)
                 _count(summary, record, item.name)
                 manifest.append(record)
             else:
-                work.append(
-                    Work(item.path, item.output, folder, drawn.get(item.name), bool(internal))
-                )
+                sources[name] = item.name
+                work.append(Work(item.path, name, folder, drawn.get(item.name), bool(internal)))
         if listener:
             listener(summary, None)
         try:
@@ -235,7 +243,7 @@ def _publish(
     work: Work, photo: Photo, result: Any, seconds: dict[str, float], protector: Protector
 ) -> PhotoRecord:
     options = protector.options
-    digest = ""
+    content = b""
     start = time.perf_counter()
     if result.decision == "published":
         content = encode_photo(
@@ -250,13 +258,12 @@ def _publish(
         start = time.perf_counter()
         target = manifests.inside(work.folder, work.name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content, mtime=FIXED_TIME if options.rename else None)
+        stamp = FIXED_TIME if options.rename else None
+        write_whole(target, content, mtime=stamp, durable=False)
         seconds["write"] = time.perf_counter() - start
-        digest = hashlib.sha256(content).hexdigest()
     else:
         manifests.inside(work.folder, work.name).unlink(missing_ok=True)
     height, width = photo.pixels.shape[:2]
-    catalogue = load.catalogue()
     return PhotoRecord(
         name=work.name,
         decision=result.decision,
@@ -265,13 +272,20 @@ def _publish(
         height=height,
         faces=tuple(result.faces),
         notes=photo.notes,
-        weights={name: catalogue[name].sha256 for name in protector.networks},
+        weights=_weights({*protector.networks, *(face.detector for face in result.faces)}),
         seconds={**seconds, **result.seconds},
-        output_sha256=digest,
+        output_sha256=hashlib.sha256(content).hexdigest() if content else "",
+        output_bytes=len(content),
         method=protector.method.name,
         seed=result.seed,
         version=__version__,
     )
+
+
+def _weights(names: Collection[str]) -> dict[str, str]:
+    """Return the hash of every network that had a say; what is no network ("manual") has none."""
+    catalogue = load.catalogue()
+    return {name: catalogue[name].sha256 for name in sorted(names) if name in catalogue}
 
 
 def _fault(work: Work, error: Exception) -> Done:
@@ -302,6 +316,8 @@ def _fault(work: Work, error: Exception) -> Done:
             rf"(?<![\w.-]){re.escape(named)}(?![\w-])"  # a photo called "a" is not in every word
         )
         reason = re.sub(whole, "the photo", reason.removeprefix(f"{named}: "))
+    with contextlib.suppress(OSError, MorettaError):  # what a killed run left has no line
+        manifests.inside(work.folder, work.name).unlink(missing_ok=True)
     return Done(_failed(work.name, reason), ours=ours, full=full)
 
 
@@ -395,7 +411,7 @@ def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
         if jobs < 1:
             raise UsageError(f"--jobs is {jobs}", hint="one or more, or auto")
         return max(1, min(jobs, photos))
-    return min(_cores(), 8) if photos >= 16 else 1
+    return min(_cores(), 8) if photos >= AUTO else 1
 
 
 def _cores() -> int:
@@ -407,7 +423,7 @@ def _workers(work: Sequence[Work], options: Options, jobs: int) -> Iterator[Done
     if not work:
         return
     if jobs == 1:
-        protector = Protector(options, threads=_cores())
+        protector = Protector(options)
         for batch in _batches(work, protector.method.template):
             yield from handle(batch, protector)
         return
@@ -456,28 +472,41 @@ def _in_processes(work: Sequence[Work], options: Options, jobs: int) -> Iterator
 
 
 def _pool(options: Options, jobs: int) -> ProcessPoolExecutor:
-    threads = max(1, _cores() // jobs)
     return ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(options, threads),
+        initargs=(options,),
     )
 
 
-_protector: Protector | None = None
+_protector: Protector | Exception | None = None
 
 
-def _start_worker(options: Options, threads: int) -> None:
+def _start_worker(options: Options) -> None:
+    """Build this worker's networks once; a fault is kept for the first photo to report."""
     global _protector
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(ImportError):
         import cv2
 
-        cv2.setNumThreads(threads)
-    _protector = Protector(options, threads=threads)
+        cv2.setNumThreads(1)
+    try:
+        _protector = Protector(options)
+    except Exception as error:  # noqa: BLE001 - a worker that dies here would hide the reason
+        _protector = error
+
+
+def _end_with_parent() -> None:
+    """A run that is killed takes its workers along: none goes on writing behind a resumed run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _handle_in_worker(batch: Sequence[Work]) -> list[Done]:
-    assert _protector is not None  # noqa: S101 - `_start_worker` ran
+    if not isinstance(_protector, Protector):
+        raise _protector or RuntimeError("this worker was never started")
     return handle(batch, _protector)

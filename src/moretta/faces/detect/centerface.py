@@ -48,6 +48,7 @@ DETECTOR = Detector(
     name="centerface",
     summary="CenterFace, MIT: about six times the cost, a second opinion",
     build=build,
+    networks=("centerface",),
     least_score=0.35,
     largest=500,
 )

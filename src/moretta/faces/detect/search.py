@@ -71,6 +71,7 @@ class Detector:
     build: Callable[[str, int], Look]  # (device, threads)
     least_score: float  # default threshold, on the detector's own scale
     largest: int  # px of the largest face it sees reliably at one scale
+    networks: tuple[str, ...] = ()  # names in the weights' catalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

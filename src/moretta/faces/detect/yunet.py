@@ -48,6 +48,7 @@ DETECTOR = Detector(
     name="yunet",
     summary="YuNet, MIT: fast, five points, the default",
     build=build,
+    networks=("yunet",),
     least_score=0.6,
     largest=250,
 )
