@@ -84,3 +84,21 @@ def test_redrawing_stays_inside_its_ellipse():
 def test_the_unit_of_a_face_does_not_shrink_in_profile():
     box = Box(0, 0, 82, 109)
     assert tight_side(face_in(box, 0.2)) >= 0.95 * tight_side(face_in(box))
+
+
+@given(box=boxes, squeeze=st.floats(0.3, 1), scale=st.sampled_from([1.5, 2.0]))
+def test_a_block_holds_box_ellipse_and_the_recognisers_view(box: Box, squeeze: float, scale: float):
+    face, shape = face_in(box, squeeze), (150, 190)
+    block = placed(face, shape, scale=scale, fills_view=True)
+    view = to_template(face, "arcface", 1)
+    y, x = np.mgrid[0:150, 0:190] + 0.5
+    u = view[0, 0] * x + view[0, 1] * y + view[0, 2]
+    v = view[1, 0] * x + view[1, 1] * y + view[1, 2]
+    assert (block[(np.abs(u - 0.5) <= 0.5) & (np.abs(v - 0.5) <= 0.5)] == 1).all()
+    inside = (x >= box.left) & (x < box.right) & (y >= box.top) & (y < box.bottom)
+    assert (block[inside] == 1).all()
+    tight = to_template(face, "tight", 1)
+    u = tight[0, 0] * x + tight[0, 1] * y + tight[0, 2]
+    v = tight[1, 0] * x + tight[1, 1] * y + tight[1, 2]
+    radius = np.hypot((u - CENTRE[0]) / SEMI_AXES[0], (v - CENTRE[1]) / SEMI_AXES[1])
+    assert (block[radius <= scale] == 1).all()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from moretta.errors import DiskFull, UsageError
 from moretta.methods import method
+from moretta.photos.files import write_whole
 from moretta.pipeline import run as runs
 from moretta.pipeline.options import options
 from moretta.pipeline.protect import Protected, Protector
@@ -495,10 +496,14 @@ def test_a_fault_while_bytes_are_written_leaves_nothing(scene, put, tmp_path, li
             files.append(name)
             raise OSError(errno.ENOSPC, "No space left on device")
 
+    def durably(path, data, **_):
+        write_whole(path, data)
+
     if not os.path.exists("/proc/self/fd"):  # noqa: PTH110
         pytest.skip("needs /proc")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
+        patch.setattr(runs, "write_whole", durably)
         summary = go(source, out)
     assert real is os.replace
     assert files

@@ -33,31 +33,30 @@ def cover(
     """Return the mask of one face and its place in the photo.
 
     shape: the photo's (height, width, ...). scale: of the ellipse; 1 is brow to chin. fills_view:
-    also cover all that a recogniser's crop (ArcFace's template) shows, so that a method that paints
-    leaves nothing to compare.
-    Returns alpha (h, w) float32, 1 on every pixel whose centre lies in one of the shapes, falling to
-    0 over the feather outside them, and the window's bounds (left, top, right, bottom), which are
+    cover a block that holds the ellipse, the box and all that a recogniser's crop (ArcFace's
+    template) shows, so that a method that paints leaves nothing to compare.
+    Returns alpha (h, w) float32, 1 on every pixel whose centre lies in the mask, falling to 0 over
+    the feather outside it, and the window's bounds (left, top, right, bottom), which are
     clipped to the photo: an edge pixel is covered like any other.
     """
     tight = to_template(face, "tight", 1)
-    back = inverse(tight)
-    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    circle = np.column_stack([np.cos(angle), np.sin(angle)]) * (1 + FEATHER)
     axes = np.array(SEMI_AXES) * scale
-    box = face.box
-    box_centre = np.array([(box.left + box.right) / 2, (box.top + box.bottom) / 2])
-    box_axes = np.maximum(np.array([box.width, box.height]) / 2, 0.5) * np.sqrt(2) * scale / BOX_AT
-    rims = [apply(back, np.array(CENTRE) + circle * axes), box_centre + circle * box_axes]
-    block = _block(face, tight, axes) if fills_view else None
-    if block is not None:
-        rims.append(
-            apply(inverse(block), np.array([[-1.0, -1], [1, -1], [-1, 1], [1, 1]]) * (1 + FEATHER))
-        )
-    bounds = _window(np.concatenate(rims), shape)
-    by_box = np.column_stack([np.eye(2), -box_centre]) / box_axes[:, None]
-    radius = np.minimum(_radius(_centred(tight, axes), bounds), _radius(by_box, bounds))
-    if block is not None:
-        radius = np.minimum(radius, _radius(block, bounds, square=True))
+    if fills_view:
+        block = _block(face, tight, axes)
+        corners = np.array([[-1.0, -1], [1, -1], [-1, 1], [1, 1]]) * (1 + FEATHER)
+        bounds = _window(apply(inverse(block), corners), shape)
+        radius = _radius(block, bounds, square=True)
+    else:
+        box = face.box
+        middle = np.array([(box.left + box.right) / 2, (box.top + box.bottom) / 2])
+        half = np.maximum(np.array([box.width, box.height]) / 2, 0.5)
+        box_axes = half * np.sqrt(2) * scale / BOX_AT
+        angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        circle = np.column_stack([np.cos(angle), np.sin(angle)]) * (1 + FEATHER)
+        rims = [apply(inverse(tight), np.array(CENTRE) + circle * axes), middle + circle * box_axes]
+        bounds = _window(np.concatenate(rims), shape)
+        by_box = np.column_stack([np.eye(2), -middle]) / box_axes[:, None]
+        radius = np.minimum(_radius(_centred(tight, axes), bounds), _radius(by_box, bounds))
     return np.clip((1 + FEATHER - radius) / FEATHER, 0, 1), bounds
 
 
@@ -85,15 +84,17 @@ def tight_side(face: Face) -> float:
 def _block(face: Face, tight: Matrix, axes: npt.NDArray[np.float64]) -> Matrix:
     """Return the matrix from photo pixels to the square -1..1 that stands for the whole block.
 
-    The block is a rectangle that turns with the face and holds the ellipse and the whole crop on
+    The block is a rectangle that turns with the face and holds the ellipse, the box and the crop on
     ArcFace's template, with a margin for what resampling reaches.
     """
     low, high = -VIEW_MARGIN, 1 + VIEW_MARGIN
     corners = np.array([[low, low], [high, low], [low, high], [high, high]])
     seen = apply(tight, apply(inverse(to_template(face, "arcface", 1)), corners))
     margin = VIEW_PIXELS * scale_of(tight)
-    first = np.minimum(seen.min(0), CENTRE - axes) - margin
-    last = np.maximum(seen.max(0), CENTRE + axes) + margin
+    box = face.box
+    sides = np.array([(x, y) for x in (box.left, box.right) for y in (box.top, box.bottom)])
+    held = np.concatenate([seen, apply(tight, sides), [CENTRE - axes, CENTRE + axes]])
+    first, last = held.min(0) - margin, held.max(0) + margin
     centred = np.column_stack([tight[:, :2], tight[:, 2] - (first + last) / 2])
     block: Matrix = centred / ((last - first) / 2)[:, None]
     return block
