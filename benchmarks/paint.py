@@ -17,9 +17,20 @@ from PIL import Image
 from moretta.api import Anonymizer
 from moretta.faces.recognise import Recogniser, threshold
 
-COLOURS = (
-    ["000000", "2b2b2b", "555555", "808080", "b0b0b0", "ffffff", "ff0000", "00ff00", "0000ff", "ffff00", "ff00ff", "00a0a0"]
-)
+COLOURS = [
+    "000000",
+    "2b2b2b",
+    "555555",
+    "808080",
+    "b0b0b0",
+    "ffffff",
+    "ff0000",
+    "00ff00",
+    "0000ff",
+    "ffff00",
+    "ff00ff",
+    "00a0a0",
+]
 
 
 def main() -> None:

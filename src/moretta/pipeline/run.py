@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moretta import __version__
 from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, one_line
-from moretta.faces.detect import detector
+from moretta.faces.detect import DETECTORS, detector
 from moretta.faces.recognise import JUDGE
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
@@ -272,7 +272,7 @@ def _publish(
         height=height,
         faces=tuple(result.faces),
         notes=photo.notes,
-        weights=_weights({*protector.networks, *(face.detector for face in result.faces)}),
+        weights=_weights(protector.networks, {face.detector for face in result.faces}),
         seconds={**seconds, **result.seconds},
         output_sha256=hashlib.sha256(content).hexdigest() if content else "",
         output_bytes=len(content),
@@ -282,10 +282,12 @@ def _publish(
     )
 
 
-def _weights(names: Collection[str]) -> dict[str, str]:
-    """Return the hash of every network that had a say; what is no network ("manual") has none."""
-    catalogue = load.catalogue()
-    return {name: catalogue[name].sha256 for name in sorted(names) if name in catalogue}
+def _weights(networks: Collection[str], detectors: Collection[str]) -> dict[str, str]:
+    """Return the hash of every network that had a say, the second opinion's too."""
+    had = {*networks}
+    for name in detectors:
+        had |= {*detector(name).networks} if name in DETECTORS else set()
+    return {name: load.catalogue()[name].sha256 for name in sorted(had)}
 
 
 def _fault(work: Work, error: Exception) -> Done:

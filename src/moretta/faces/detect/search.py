@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moretta.records import Pixels
 
 Floats = npt.NDArray[np.float64]
-TILE = 1536
+TILE = 2048
 OVERLAP = 192
 SMALLEST = 10  # px of a face that a detector can see
 SAME = 0.4  # intersection over union above which two finds are one face
@@ -159,16 +159,17 @@ def tiles(picture: Pixels) -> Iterator[tuple[Pixels, tuple[float, float]]]:
     if height * width <= 4_000_000:
         yield picture, (0.0, 0.0)
         return
-    for top in _starts(height):
-        for left in _starts(width):
-            yield picture[top : top + TILE, left : left + TILE], (float(left), float(top))
+    for top, bottom in _spans(height):
+        for left, right in _spans(width):
+            yield picture[top:bottom, left:right], (float(left), float(top))
 
 
-def _starts(length: int) -> list[int]:
-    if length <= TILE:
-        return [0]
-    count = -(-(length - OVERLAP) // (TILE - OVERLAP))
-    return [round(i * (length - TILE) / (count - 1)) for i in range(count)]
+def _spans(length: int) -> list[tuple[int, int]]:
+    """Cut a side into equal parts of at most TILE, neighbours sharing OVERLAP or more."""
+    count = max(1, -(-(length - OVERLAP) // (TILE - OVERLAP)))
+    part = -(-(length + (count - 1) * OVERLAP) // count)
+    starts = [round(i * (length - part) / max(count - 1, 1)) for i in range(count)]
+    return [(start, start + part) for start in starts]
 
 
 def padded(picture: Pixels, multiple: int) -> npt.NDArray[np.float32]:

@@ -49,6 +49,6 @@ DETECTOR = Detector(
     summary="YuNet, MIT: fast, five points, the default",
     build=build,
     networks=("yunet",),
-    least_score=0.6,
+    least_score=0.5,
     largest=250,
 )
