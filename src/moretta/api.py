@@ -46,13 +46,9 @@ class Anonymizer:
         """
         import numpy as np
 
-        picture: Any = rgb  # whatever the caller really gave
-        if not isinstance(picture, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
-            raise UsageError("the picture must be an array of uint8, (height, width, 3)")
-        if rgb.shape[2] != 3 or 0 in rgb.shape:
-            raise UsageError(
-                f"the picture has the shape {rgb.shape}", hint="(height, width, 3) RGB"
-            )
+        _check_picture(rgb)
+        for face in faces or ():
+            _check_face(face, rgb.shape)
         protector = self._built()
         (result,) = protector.protect([Picture(pixels=rgb, name=name, faces=faces)])
         record = PhotoRecord(
@@ -64,6 +60,7 @@ class Anonymizer:
             faces=tuple(result.faces),
             seconds=dict(result.seconds),
             method=self.options.method,
+            weights=protector.weights(result.faces),
             seed=result.seed,
             version=__version__,
         )
@@ -72,7 +69,8 @@ class Anonymizer:
         return (pixels if published else np.zeros_like(rgb)), record
 
     def find(self, rgb: Pixels) -> list[Face]:
-        """Return the faces in one picture, best first."""
+        """Return the faces in one picture, best first. rgb: as in `image`."""
+        _check_picture(rgb)
         return self._built().find(rgb)
 
     def run(
@@ -111,6 +109,25 @@ class Anonymizer:
         if self._protector is None:
             self._protector = Protector(self.options)
         return self._protector
+
+
+def _check_picture(rgb: Any) -> None:
+    import numpy as np
+
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
+        raise UsageError("the picture must be an array of uint8, (height, width, 3)")
+    if rgb.shape[2] != 3 or 0 in rgb.shape:
+        raise UsageError(f"the picture has the shape {rgb.shape}", hint="(height, width, 3) RGB")
+
+
+def _check_face(face: Any, shape: tuple[int, ...]) -> None:
+    from moretta.records import Face
+
+    if not isinstance(face, Face):
+        raise UsageError(f"a face is a moretta.records.Face, not {type(face).__name__}")
+    box = face.box
+    if not (box.left < shape[1] and box.top < shape[0] and box.right > 0 and box.bottom > 0):
+        raise UsageError(f"the face {box} lies outside the picture of {shape[1]} x {shape[0]}")
 
 
 def anonymize_image(rgb: Pixels, method: str = "solid", **given: Any) -> tuple[Pixels, PhotoRecord]:

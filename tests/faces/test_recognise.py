@@ -44,7 +44,8 @@ def test_knows_the_person_again_smaller_darker_and_flipped(
 ):
     clear = judge.embed(astronaut, [face])[0]
     half = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
-    at_half = Face(box=face.box, points=face.points / 2, score=1, detector="t")
+    box = Box(face.box.left / 2, face.box.top / 2, face.box.right / 2, face.box.bottom / 2)
+    at_half = Face(box=box, points=face.points / 2, score=1, detector="t")
     dark = (astronaut * 0.6).astype(np.uint8)
     assert clear @ judge.embed(half, [at_half])[0] > threshold("1e-4")
     assert clear @ judge.embed(dark, [face])[0] > threshold("1e-4")

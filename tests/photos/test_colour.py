@@ -77,7 +77,7 @@ def test_another_profile_is_converted_as_littlecms_does(channels):
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    assert photo.notes == ("colour profile wide converted to sRGB",)
+    assert photo.notes == ("colour profile converted to sRGB",)
     assert np.array_equal(photo.pixels, np.asarray(expected))
     assert np.array_equal(photo.native[..., 3:], samples[..., 3:])
     assert np.abs(photo.pixels.astype(int) - samples[..., :3]).max() > 20  # it mattered

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -179,9 +180,13 @@ def test_only_what_a_run_left_may_be_replaced(tmp_path):
         assert one.may_write("x" * 300), "too long a name is a fault of the writing"
         assert not one.may_write("mine.png"), "no earlier run"
         one.append(photo("mine.png", "failed"))
+    old = (tmp_path / "run.json").stat().st_mtime - 60
     for how in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
+        os.utime(tmp_path / "torn.png", (old, old))
         with manifests.opened(tmp_path, SETTINGS, **how) as one:
-            assert one.may_write("torn.png")
+            assert not one.may_write("torn.png"), "older than the run: somebody else's"
+            os.utime(tmp_path / "torn.png")
+            assert one.may_write("torn.png"), "younger: a killed run's"
             assert not one.may_write("mine.png")
             one.append(photo("mine.png", "failed"))
 
@@ -205,7 +210,7 @@ def test_settings_must_be_the_same_and_what_differs_is_named(tmp_path):
         pass
     assert (tmp_path / "run.json").read_bytes() == before
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ManifestError, match=r"run\.json is missing or damaged"):
+    with pytest.raises(ManifestError, match=r"run\.json is missing, damaged"):
         write(tmp_path, resume=True)
 
 

@@ -65,7 +65,8 @@ def test_rgba_gets_no_transparent_hole(tmp_path):
     samples = np.dstack([drawn(), np.full((96, 128), 200, np.uint8)])
     photo, data, changed = hidden(saved(tmp_path / "a.png", samples, "PNG"), colour=9)
     again = np.asarray(Image.open(io.BytesIO(data)))
-    assert (again[..., 3] == 200).all()
+    assert (again[~changed][:, 3] == 200).all()
+    assert (again[changed][:, 3] == 255).all()
     assert (again[changed][:, :3] == 9).all()
     assert np.array_equal(again[~changed], photo.native[~changed])
 

@@ -156,7 +156,9 @@ def test_a_pipe_is_not_waited_for(make, tmp_path):
 
 def test_our_own_files_and_shadows_are_no_inputs(make, tmp_path):
     source = make({"manifest.jsonl": b"{}", "run.json": b"{}", "._a.jpg": b"\0", "a.jpg": JPEG})
-    assert [item.name for item in listed([source], tmp_path / "out")] == ["a.jpg"]
+    items = listed([source], tmp_path / "out")
+    assert [item.name for item in items if item.photo] == ["a.jpg"]
+    assert len(items) == 4, "the others are counted"
 
 
 def test_our_own_names_are_no_outputs(make, tmp_path):

@@ -137,7 +137,7 @@ def command(
     Example: [bold]moretta anonymize photos --output protected --method pixelate --strength 0.7[/bold]
     """
     from moretta.cli.show import Display, summary_table
-    from moretta.pipeline.options import from_toml, options
+    from moretta.pipeline.options import from_toml, normalised, options
     from moretta.pipeline.run import run
 
     given = from_toml(config) if config else {}
@@ -159,7 +159,7 @@ def command(
         "seed": seed,
         "max_pixels": max_pixels,
     }
-    merged = {key.replace("-", "_"): value for key, value in given.items()}
+    merged = normalised(given)
     merged.update({key: value for key, value in chosen.items() if value is not None})
     own = {key: value for key, value in own.items() if value is not None}
     if own:

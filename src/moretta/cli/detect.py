@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,10 @@ def command(
     ] = False,
     max_pixels: Annotated[int, typer.Option(help="Larger photos are refused.")] = 250_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; never downgraded.")] = "auto",
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the list and the overlays of an earlier call."),
+    ] = False,
 ) -> None:
     """List the faces of each photo; edit the list by hand and give it to `anonymize --boxes`.
 
@@ -58,7 +63,12 @@ def command(
     )
     if json is not None:
         _refuse_photo(json)
+        _refuse_existing(json, overwrite=overwrite)
     items = [item for item in listed(inputs, overlay) if item.photo]
+    own = {item.path.resolve() for item in items if not item.fault}
+    overlays = {item.name: overlay / (item.name + ".png") for item in items} if overlay else {}
+    for target in overlays.values():
+        _refuse_existing(target, overwrite=overwrite and target.resolve() not in own)
     for folder in (json.parent if json else None, overlay):
         if folder is not None:
             made(folder)
@@ -75,7 +85,7 @@ def command(
             faults += 1
             print(f"moretta: {one_line(item.name)}: failed: {fault}", file=sys.stderr)  # noqa: T201
             continue
-        faces = protector.find(photo.pixels)
+        faces = protector.find(photo.pixels, looks=photo.looks())
         empty += not faces
         height, width = photo.pixels.shape[:2]
         line = jsons.dumps(as_line(item.name, width, height, faces))
@@ -83,13 +93,19 @@ def command(
         if json is None:
             print(line)  # noqa: T201
         if overlay is not None:
-            target = overlay / (item.name + ".png")
+            target = overlays[item.name]
             target.parent.mkdir(parents=True, exist_ok=True)
             write_whole(target, _drawn(photo.pixels, faces))
     if json is not None:
         write_whole(json, "".join(line + "\n" for line in lines).encode())
         print(f"{len(lines)} photos, {empty} without a face, {faults} not read: {json}")  # noqa: T201
     raise typer.Exit(4 if faults else 3 if empty else 0)
+
+
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """A list edited by hand, or a photo, must not be lost to a second call."""
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"{path} is there already", hint="choose another name, or --overwrite")
 
 
 def _refuse_photo(path: Path) -> None:

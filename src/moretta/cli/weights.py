@@ -10,6 +10,7 @@ import typer
 app = typer.Typer(
     help="Show and verify the networks: name, hash, size, licence, where each is used.",
     no_args_is_help=True,
+    epilog="Example: moretta weights verify",
 )
 
 

@@ -98,13 +98,28 @@ def points_of_box(box: Box) -> Points:
 def to_template(face: Face, template: str, side: int) -> Matrix:
     """Return the matrix from photo pixels to a crop of `side` pixels on a named template.
 
-    Points that cannot be right (all in one place) are replaced by those of the box.
+    Points that cannot be right are replaced by those of the box: see `points_fit`.
     """
     goal = TEMPLATES[template] * side
+    points = face.points if points_fit(face) else points_of_box(face.box)
+    return similarity(points, goal)
+
+
+def points_fit(face: Face) -> bool:
+    """Whether the five points can belong to the box: their middle in it, their size like its own.
+
+    A face cut by the border has points outside its box, so a quarter of the box is allowed on each
+    side, and a factor of 3 in size either way.
+    """
     try:
-        return similarity(face.points, goal)
+        scale = scale_of(similarity(face.points, TIGHT))
     except ValueError:
-        return similarity(points_of_box(face.box), goal)
+        return False
+    box = face.box
+    middle = face.points.mean(0) - [(box.left + box.right) / 2, (box.top + box.bottom) / 2]
+    near = bool((np.abs(middle) <= 0.75 * np.array([box.width, box.height])).all())
+    ratio = 1 / max(scale * box.side, 1e-9)
+    return near and 1 / 3 < ratio < 3
 
 
 def warp(

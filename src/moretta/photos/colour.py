@@ -45,15 +45,14 @@ def settle(
             return native, None, ("the colour profile is of another colour space: ignored",)
         if _is_srgb(icc):
             return native, None, ()
-        title = _title(icc)
         if depth == 16:
             if kind.startswith("grey"):
-                return native, None, (f"colour profile {title} dropped, grey values kept",)
+                return native, None, ("colour profile dropped, grey values kept",)
             raise PhotoError(
-                f"{name}: 16-bit colours in {title} cannot be converted to sRGB without loss",
+                f"{name}: 16-bit colours with a profile of their own cannot be converted to sRGB without loss",
                 hint="--metadata profile keeps the colours and their profile as they are",
             )
-        return _convert(native, icc, space), None, (f"colour profile {title} converted to sRGB",)
+        return _convert(native, icc, space), None, ("colour profile converted to sRGB",)
     except _FAULTS:
         return native, None, (_BROKEN,)
 
@@ -66,7 +65,7 @@ def from_cmyk(picture: Image.Image, icc: bytes | None) -> tuple[Pixels, tuple[st
             if _space(icc) == "CMYK":
                 turned = ImageCms.applyTransform(picture, _transform(icc, "CMYK"))
                 if turned is not None:
-                    return np.asarray(turned), (f"CMYK profile {_title(icc)} converted to sRGB",)
+                    return np.asarray(turned), ("CMYK converted to sRGB by its profile",)
         except _FAULTS:
             note = f"{_BROKEN}; CMYK converted by the plain formula"
     return np.asarray(picture.convert("RGB")), (note,)
@@ -93,10 +92,6 @@ def _open(icc: bytes) -> ImageCms.ImageCmsProfile:
 
 def _space(icc: bytes) -> str:
     return str(_open(icc).profile.xcolor_space).strip()
-
-
-def _title(icc: bytes) -> str:
-    return ImageCms.getProfileDescription(_open(icc)).strip() or "without a name"
 
 
 @lru_cache(maxsize=16)

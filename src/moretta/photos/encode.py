@@ -65,7 +65,10 @@ def encode_photo(
 
 
 def merge(photo: Photo, edited: Pixels, changed: Mask) -> Samples:
-    """Return the photo's samples with the edit in place: (H, W[, C]), the photo's own depth."""
+    """Return the photo's samples with the edit in place: (H, W[, C]), the photo's own depth.
+
+    What is changed becomes opaque.
+    """
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     if not len(rows):
         return photo.native
@@ -83,6 +86,8 @@ def merge(photo: Photo, edited: Pixels, changed: Mask) -> Samples:
         np.copyto(merged[part][..., 0], drawn, where=where)
     else:
         np.copyto(merged[part][..., :3], drawn, where=where[..., None])
+    if photo.has_alpha:  # transparency can draw a face too: under the mask nothing of it stays
+        merged[part][..., -1][where] = np.iinfo(merged.dtype).max
     return merged
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from moretta.errors import DiskFull, ManifestError, UsageError
+from moretta.errors import DiskFull, ManifestError, PhotoError, UsageError
 
 if TYPE_CHECKING:
     from moretta.records import PhotoRecord
@@ -31,6 +32,7 @@ RUN = "run.json"
 LOCK = ".moretta.lock"
 PART = ".moretta-part-"
 NAMES = ".moretta-names.json"
+FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
 OURS = (MANIFEST, RUN, LOCK, NAMES)
 
 
@@ -79,13 +81,13 @@ class Manifest:
         folder: Path,
         *,
         done: Mapping[str, dict[str, Any]],
-        failed: Collection[str] = (),
-        earlier: bool = False,
+        foreign: Collection[str] = (),
+        since: float | None = None,
     ) -> None:
         self.folder = folder
         self.done = dict(done)
-        self._failed = frozenset(failed)
-        self._earlier = earlier
+        self._foreign = frozenset(foreign)
+        self._since = since
         self._file = (folder / MANIFEST).open("ab", buffering=0)
 
     def append(self, record: PhotoRecord) -> None:
@@ -112,12 +114,17 @@ class Manifest:
     def may_write(self, name: str) -> bool:
         """Whether an output of this name would replace nothing but what an earlier run left.
 
-        A file without a line is ours if a run was killed between the two. What failed has a line
-        and no output, so a file of its name is somebody else's.
+        A file without a line is ours if a run was killed between the two: then it is younger than
+        the run, or has the one time that `--rename` gives. What failed has a line and no output, so a
+        file of its name is somebody else's, and so is one that was edited since.
         """
-        if not os.path.lexists(self.folder / name):
+        path = self.folder / name
+        if not os.path.lexists(path):
             return True
-        return self._earlier and name not in self._failed
+        if self._since is None or name in self._foreign or not path.is_file():
+            return False
+        stamp = path.stat().st_mtime
+        return stamp >= self._since or stamp == FIXED_TIME
 
     def close(self) -> None:
         """Bring everything to the disk, the photos too, and let go of the file."""
@@ -141,6 +148,7 @@ def opened(
     _make(folder)
     with _locked(folder):
         earlier = (folder / MANIFEST).exists() or (folder / RUN).exists()
+        since = _begun(folder) if earlier else None
         if earlier and not (resume or overwrite):
             raise UsageError(
                 f"{folder} holds an earlier run",
@@ -148,20 +156,22 @@ def opened(
             )
         _sweep(folder)
         lines: list[dict[str, Any]] = []
+        edited: set[str] = set()
         if earlier:
             if not overwrite:
                 _same_settings(folder, settings)
             lines = read_lines(folder)
             if overwrite:
-                _forget(folder, lines)
+                edited = _forget(folder, lines)
             else:
                 lines = [line for line in lines if _stands(folder, line)]
                 _settle(folder, lines)
-        _write_run(folder, settings)
+        if since is None or overwrite:
+            _write_run(folder, settings)
         failed = {line["name"] for line in lines if line["decision"] == "failed"}
         kept = [] if overwrite else [line for line in lines if line["decision"] != "failed"]
         done = {line["name"]: line for line in kept}
-        manifest = Manifest(folder, done=done, failed=failed, earlier=earlier)
+        manifest = Manifest(folder, done=done, foreign=failed | edited, since=since)
         try:
             yield manifest
         finally:
@@ -176,7 +186,15 @@ def inside(folder: Path, name: str) -> Path:
             f"{folder / MANIFEST}: the name {name!r} leads out of the folder",
             hint="this manifest was not written by moretta; choose another folder",
         )
-    return folder.joinpath(*pure.parts)
+    path = folder.joinpath(*pure.parts)
+    if (
+        folder.resolve() not in path.parent.resolve().parents
+        and path.parent.resolve() != folder.resolve()
+    ):
+        raise PhotoError(
+            "its place in the output folder is a link that leads out of it", hint="remove the link"
+        )
+    return path
 
 
 def _make(folder: Path) -> None:
@@ -224,13 +242,35 @@ def _sweep(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Remove what an earlier run published here, so that nothing stays without a record."""
+def _begun(folder: Path) -> float:
+    """Return when the earlier run began. Raises ManifestError when the files are not a run's of ours."""
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        run["schema"], run["settings"]
+        return (folder / RUN).stat().st_mtime
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{folder / RUN} is missing, damaged, or not ours", hint="choose another folder"
+        ) from error
+
+
+def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Remove what an earlier run published here, so that nothing stays without a record.
+
+    Returns the names of those that are not as they were published: somebody's work, left alone.
+    """
+    edited = set()
     for line in lines:
-        if line["decision"] == "published":
-            inside(folder, line["name"]).unlink(missing_ok=True)
+        path = inside(folder, line["name"])
+        if line["decision"] != "published" or not path.is_file():
+            continue
+        if hashlib.sha256(path.read_bytes()).hexdigest() == line["output_sha256"]:
+            path.unlink()
+        else:
+            edited.add(line["name"])
     for name in (MANIFEST, RUN, NAMES):
         (folder / name).unlink(missing_ok=True)
+    return edited
 
 
 def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from moretta.records import Pixels
@@ -78,6 +79,24 @@ class Photo:
     subsampling: Subsampling | None = None  # of a JPEG's colours; None: unusual, or no JPEG
     lossless: bool = False  # the container kept every sample exactly
     notes: tuple[str, ...] = ()  # what had to be done to read it
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel says how opaque a pixel is."""
+        return self.kind in ("grey+alpha", "rgba")
+
+    def looks(self) -> list[Pixels]:
+        """Return what viewers show besides `pixels`: (H, W, 3) on white and on black.
+
+        Empty where that is the same: without alpha, or with the same alpha everywhere.
+        """
+        if not self.has_alpha or np.ptp(self.native[..., -1]) == 0:
+            return []
+        share = (self.native[..., -1:] / np.iinfo(self.native.dtype).max).astype(np.float32)
+        return [
+            np.rint(self.pixels * share + ground * (1 - share)).astype(np.uint8)
+            for ground in (255, 0)
+        ]
 
 
 def sniff(head: bytes) -> str | None:

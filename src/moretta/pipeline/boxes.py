@@ -16,6 +16,7 @@ import numpy as np
 
 from moretta.errors import UsageError
 from moretta.faces.crop import points_of_box
+from moretta.faces.detect import DETECTORS
 from moretta.records import Box, Face
 
 SCHEMA = 1
@@ -141,9 +142,15 @@ def _face(box: Box, points: Any, line: Mapping[str, Any], where: str) -> Face:
         box=box,
         points=places,
         score=float(score) if isinstance(score, int | float) else 1.0,
-        detector=str(line.get("detector", "manual")),
+        detector=_detector(line),
         points_from="detector" if measured else "box",
     )
+
+
+def _detector(line: Mapping[str, Any]) -> str:
+    """Return one of our detectors' names, or "manual": no text of the file goes any further."""
+    named = line.get("detector")
+    return named if isinstance(named, str) and named in DETECTORS else "manual"
 
 
 def _box(value: Any, width: int, height: int, where: str) -> Box:
@@ -165,7 +172,7 @@ def _numbers(value: Any, count: int, where: str, what: str) -> list[float]:
 
 def _size(line: Mapping[str, Any], where: str) -> tuple[int, int]:
     size = line.get("width"), line.get("height")
-    if not all(isinstance(v, int) and v > 0 for v in size):
+    if not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size):
         raise _wrong(where, "width and height of the upright photo are needed, in pixels")
     return size  # type: ignore[return-value]
 

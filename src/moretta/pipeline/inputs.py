@@ -15,6 +15,35 @@ from moretta.errors import UsageError
 from moretta.photos.files import EXTENSION, SUFFIXES, sniff, write_whole
 from moretta.photos.manifest import NAMES, OURS, PART
 
+#: Photos that we cannot read: they fail by name, so that nobody believes them protected.
+UNSUPPORTED = frozenset(
+    [
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".psd",
+        ".exr",
+        ".hdr",
+        ".ico",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".rw2",
+        ".raf",
+        ".raw",
+        ".svg",
+        ".pdf",
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -73,13 +102,18 @@ def renamed(items: Sequence[Input], folder: Path) -> list[Input]:
     free = [name for name in free if name not in taken][: len(photos)]
     secrets.SystemRandom().shuffle(free)
     for item in photos:
-        if item.name not in names:
-            names[item.name] = free.pop()
+        if _key(item) not in names:
+            names[_key(item)] = free.pop()
     write_whole(path, json.dumps(names).encode())
     return [
-        replace(item, output=names[item.name] + _suffix(item.output)) if item.photo else item
+        replace(item, output=names[_key(item)] + _suffix(item.output)) if item.photo else item
         for item in items
     ]
+
+
+def _key(item: Input) -> str:
+    """What tells two inputs apart: two folders may hold photos of one name."""
+    return os.path.abspath(item.path)  # noqa: PTH100 - links stay links
 
 
 def _suffix(name: str) -> str:
@@ -128,7 +162,7 @@ def _in_folder(folder: Path, prefix: str) -> Iterator[Input]:
             path, label = Path(entry.path), name + entry.name
             if os.path.isdir(path):  # noqa: PTH112 - `entry.is_dir` raises on a circle of links
                 yield from walk(path, label + "/")
-            elif not entry.name.startswith("._") and entry.name not in OURS:
+            else:
                 yield _one(path, label)
 
     yield from walk(folder, prefix)
@@ -150,6 +184,11 @@ def _one(path: Path, name: str) -> Input:
                 path, name, fault=f"cannot be read: {error.strerror}; check its permissions"
             )
         return Input(path, name, photo=False)
+    if kind is None and path.name.startswith("._"):  # what macOS leaves beside a photo
+        return Input(path, name, photo=False)
+    if kind is None and suffix in UNSUPPORTED:
+        fault = f"{suffix[1:].upper()} is not supported; convert it to PNG or TIFF"
+        return Input(path, name, fault=fault)
     return Input(path, name, output=kind or "", photo=bool(kind) or suffix in SUFFIXES)
 
 

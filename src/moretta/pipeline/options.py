@@ -62,7 +62,7 @@ class Options(BaseModel):
 def options(given: Mapping[str, Any]) -> Options:
     """Return checked options. Raises UsageError naming the option, what it was and what it accepts."""
     known = list(Options.model_fields)
-    plain = {key.replace("-", "_"): value for key, value in given.items()}
+    plain = normalised(given)
     for key in plain:
         if key not in known:
             raise UsageError(f"there is no option {key!r}", hint=nearest(key, known))
@@ -77,6 +77,14 @@ def options(given: Mapping[str, Any]) -> Options:
         ) from None
     _check_names(checked)
     return checked
+
+
+def normalised(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with "_" in their names. Raises UsageError when one is given both ways."""
+    plain = {key.replace("-", "_"): value for key, value in given.items()}
+    if len(plain) < len(given):
+        raise UsageError("an option is given twice, with - and with _", hint="keep one of them")
+    return plain
 
 
 def from_toml(path: Path) -> dict[str, Any]:

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from moretta.errors import UsageError
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.detect import DETECTORS, detector
-from moretta.faces.detect.search import Eye, find_faces
+from moretta.faces.detect.search import Eye, find_faces, joined
 from moretta.faces.recognise import JUDGE, Recogniser, threshold
 from moretta.methods import method, settings
 from moretta.records import FaceRecord
+from moretta.weights import load
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,6 +43,8 @@ COVER_SCALES = (
     2.0,
     2.7,
 )  # each try paints a larger ellipse; the last one fills the judge's view
+LOOKS = 3  # a photo in which faces are found after so many rounds is withheld
+HANDLED = 0.5  # share of a found box that was changed, from which it is a face already handled
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
@@ -51,6 +55,7 @@ class Picture:
     pixels: Pixels
     name: str = ""  # only to derive seeds
     faces: Sequence[Face] | None = None  # None: look for them; a list is a person's word
+    looks: Sequence[Pixels] = ()  # the same photo as viewers may show it: on white, on black
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -80,6 +85,7 @@ class _Task:
     audit: dict[str, Any] = field(default_factory=dict)
     method: str = ""
     scale: float = 0.0
+    in_photo: bool = True  # its mask holds at least one pixel of the photo
 
 
 class Protector:
@@ -96,6 +102,11 @@ class Protector:
         self._spare = [name for name in DETECTORS if name not in names]
         self._fallback: list[Eye] | None = None
         self._threads = threads
+        if JUDGE in self.method.trained_with:
+            raise UsageError(
+                f"{self.method.name} was trained with the judge {JUDGE}, which may not judge it",
+                hint="train it with another recogniser",
+            )
         self._edit: FaceEdit = self.method.build(self.settings, options.device)
         cover = method(COVER)
         self._cover: FaceEdit = cover.build(cover.settings(), "cpu")
@@ -106,6 +117,13 @@ class Protector:
     def networks(self) -> list[str]:
         """Names of the networks that had a say."""
         return [*(name for eye in self._eyes for name in eye.detector.networks), JUDGE]
+
+    def weights(self, faces: Sequence[FaceRecord]) -> dict[str, str]:
+        """Return name -> sha256 of every network that had a say, the second opinion's too."""
+        had = set(self.networks)
+        for name in {face.detector for face in faces} & set(DETECTORS):
+            had |= set(detector(name).networks)
+        return {name: load.catalogue()[name].sha256 for name in sorted(had)}
 
     def protect(self, pictures: Sequence[Picture]) -> list[Protected]:
         """Protect photos; the faces of all of them go through the method in one batch."""
@@ -120,14 +138,19 @@ class Protector:
                 self._finish(picture, result, group)
         return done
 
-    def find(self, pixels: Pixels) -> list[Face]:
-        """Return the faces in one photo, as `protect` would find them."""
-        return find_faces(
-            pixels,
-            self._eyes,
-            min_face=self.options.min_face,
-            thorough=self.options.thorough,
-            fallback=self._second_opinion,
+    def find(self, pixels: Pixels, *, looks: Sequence[Pixels] = ()) -> list[Face]:
+        """Return the faces in one photo, and in other looks at it, as `protect` finds them."""
+        return joined(
+            [
+                find_faces(
+                    look,
+                    self._eyes,
+                    min_face=self.options.min_face,
+                    thorough=self.options.thorough,
+                    fallback=self._second_opinion,
+                )
+                for look in (pixels, *looks)
+            ]
         )
 
     def _eye(self, name: str, threads: int) -> Eye:
@@ -158,7 +181,10 @@ class Protector:
 
     def _tasks(self, picture: Picture, result: Protected) -> list[_Task]:
         with _timed([result], "detect"):
-            faces = self.find(picture.pixels) if picture.faces is None else list(picture.faces)
+            if picture.faces is None:
+                faces = self.find(picture.pixels, looks=picture.looks)
+            else:
+                faces = list(picture.faces)
         if not faces:
             result.decision = "withheld" if self.options.on_no_face == "withhold" else "published"
             by = "found" if picture.faces is None else "in the boxes given"
@@ -183,6 +209,8 @@ class Protector:
                 photo, face, alpha, template=chosen.template, side=chosen.side, seed=seed
             )
         task = _Task(face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale)
+        if not crops.points_fit(face):
+            task.notes.append("the points do not fit the box: those of an upright face were used")
         enlarged = 1 / crops.scale_of(crop.matrix)
         if chosen.template != "window" and enlarged > 1:
             task.notes.append(f"the face is {enlarged:.1f} times larger than the drawn crop: soft")
@@ -208,22 +236,29 @@ class Protector:
                 task.fault = "the method's answer has another shape or kind than the crop"
 
     def _finish(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
-        with _timed([result], "blend"):
-            result.pixels = picture.pixels.copy()
-            for task in tasks:
-                if task.edited is not None:
-                    left, top, right, bottom = task.bounds
-                    result.changed[top:bottom, left:right] |= task.alpha > 0
-                    crops.paste(
-                        result.pixels,
-                        task.edited.pixels,
-                        task.crop,
-                        task.alpha,
-                        task.bounds,
-                        match_colour=self.method.match_colour,
-                    )
-        with _timed([result], "audit"):
-            self._audit(picture, result, tasks)
+        """Blend and judge; then look once more, and begin again with what was overlooked."""
+        for _ in range(LOOKS):
+            with _timed([result], "blend"):
+                self._compose(picture, result, tasks)
+            with _timed([result], "audit"):
+                self._audit(picture, result, tasks)
+            if picture.faces is not None or result.decision == "withheld":
+                break
+            with _timed([result], "look again"):
+                overlooked = self._overlooked(result)
+            if not overlooked:
+                break
+            more = [
+                self._task(picture.pixels, face, derived(result.seed, str(len(tasks) + i)))
+                for i, face in enumerate(overlooked)
+            ]
+            for task in more:
+                task.notes.append("found when the protected photo was looked at again")
+            self._edit_all(more)
+            tasks += more
+        else:
+            result.decision = "withheld"
+            result.reason = f"faces are still found after {LOOKS} looks"
         result.faces = [self._record(task) for task in tasks]
         if not result.reason:
             covered = sum("covered" in task.audit for task in tasks)
@@ -231,11 +266,37 @@ class Protector:
                 f", {covered} covered by policy" if covered else ""
             )
 
+    def _compose(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
+        result.pixels = picture.pixels.copy()
+        result.changed = np.zeros(picture.pixels.shape[:2], bool)
+        # the coarsest edit last: a small find on a large face must not bring detail back
+        for task in sorted(tasks, key=lambda one: masks.tight_side(one.face)):
+            if task.edited is not None:
+                left, top, right, bottom = task.bounds
+                result.changed[top:bottom, left:right] |= task.alpha > 0
+                crops.paste(
+                    result.pixels,
+                    task.edited.pixels,
+                    task.crop,
+                    task.alpha,
+                    task.bounds,
+                    match_colour=self.method.match_colour,
+                )
+
+    def _overlooked(self, result: Protected) -> list[Face]:
+        """Return the faces that are found in the protected photo where it was left as it was."""
+        found = find_faces(result.pixels, self._eyes, min_face=self.options.min_face, turned=False)
+        return [face for face in found if _share(result.changed, face) < HANDLED]
+
     def _audit(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
         """Compare every face with its original; cover or withhold what the judge still knows.
 
-        A view that is all one colour has nothing to compare: it has passed, and costs no network.
+        A painted view that is all one colour has nothing to compare: it has passed, and costs no
+        network.
         """
+        for task in tasks:
+            task.method, task.scale, task.audit = self.method.name, self.method.mask_scale, {}
+            task.in_photo = bool((task.alpha >= 1).any())
         open_ = list(range(len(tasks)))
         for scale in (0.0, *COVER_SCALES):
             if scale:
@@ -244,7 +305,8 @@ class Protector:
             seen = []
             for i in open_:
                 view = self._judge.crop(result.pixels, tasks[i].face)
-                if int(np.ptp(view, axis=(0, 1)).max()) <= BLANK and not _bare(tasks[i], scale):
+                painted = scale > 0 or (self.method.fills_view and tasks[i].edited is not None)
+                if painted and tasks[i].in_photo and int(np.ptp(view, axis=(0, 1)).max()) <= BLANK:
                     self._note(tasks[i], None, scale)
                 else:
                     seen.append((i, view))
@@ -291,7 +353,7 @@ class Protector:
         crops.paste(result.pixels, painted.pixels, cover, alpha, bounds)
         left, top, right, bottom = bounds
         result.changed[top:bottom, left:right] |= alpha > 0
-        task.method, task.scale = COVER, scale
+        task.method, task.scale, task.in_photo = COVER, scale, bool((alpha >= 1).any())
 
     def _record(self, task: _Task) -> FaceRecord:
         face = task.face
@@ -325,8 +387,16 @@ def derived(seed: int, name: str) -> int:
 
 
 def _bare(task: _Task, scale: float) -> bool:
-    """Whether nothing has been done to this face: its edit failed and nothing covers it yet."""
-    return scale == 0 and task.edited is None
+    """Whether nothing has been done to this face: its edit failed, or its mask is not in the photo."""
+    return (scale == 0 and task.edited is None) or not task.in_photo
+
+
+def _share(changed: npt.NDArray[np.bool_], face: Face) -> float:
+    """Share of the face's box that was changed."""
+    box = face.box
+    rows = slice(int(box.top), max(int(box.bottom), int(box.top) + 1))
+    columns = slice(int(box.left), max(int(box.right), int(box.left) + 1))
+    return float(changed[rows, columns].mean()) if changed[rows, columns].size else 1.0
 
 
 def _sound(edited: Any, crop: Pixels) -> bool:

@@ -12,7 +12,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moretta import __version__
 from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, one_line
-from moretta.faces.detect import DETECTORS, detector
+from moretta.faces.detect import detector
 from moretta.faces.recognise import JUDGE
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
@@ -35,7 +36,6 @@ from moretta.weights import load
 if TYPE_CHECKING:
     from moretta.photos.files import Photo
 
-FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 BATCH = 8  # photos whose faces are drawn together by methods that use a network
 
@@ -132,10 +132,11 @@ def run(
         load.locate(name)
     if options.device == "cuda":
         load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
+    _refuse_inputs_among_outputs(items, folder)
     started = time.perf_counter()
     summary = Summary(output=str(folder))
-    if not items:
-        raise UsageError("there is nothing in the inputs", hint="check the names of the folders")
+    if not any(item.photo for item in items):
+        raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
     settings = {**options.model_dump(), "version": __version__}
     if boxes is not None:
         settings["boxes_sha256"] = _sha256(Path(boxes))
@@ -210,6 +211,7 @@ def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
                     pixels=photo.pixels,
                     name=work.name,
                     faces=work.drawn.faces if work.drawn is not None else None,
+                    looks=photo.looks(),
                 )
                 for work, photo, _, _ in ready
             ]
@@ -258,7 +260,7 @@ def _publish(
         start = time.perf_counter()
         target = manifests.inside(work.folder, work.name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        stamp = FIXED_TIME if options.rename else None
+        stamp = manifests.FIXED_TIME if options.rename else None
         write_whole(target, content, mtime=stamp, durable=False)
         seconds["write"] = time.perf_counter() - start
     else:
@@ -272,7 +274,7 @@ def _publish(
         height=height,
         faces=tuple(result.faces),
         notes=photo.notes,
-        weights=_weights(protector.networks, {face.detector for face in result.faces}),
+        weights=protector.weights(result.faces),
         seconds={**seconds, **result.seconds},
         output_sha256=hashlib.sha256(content).hexdigest() if content else "",
         output_bytes=len(content),
@@ -280,14 +282,6 @@ def _publish(
         seed=result.seed,
         version=__version__,
     )
-
-
-def _weights(networks: Collection[str], detectors: Collection[str]) -> dict[str, str]:
-    """Return the hash of every network that had a say, the second opinion's too."""
-    had = {*networks}
-    for name in detectors:
-        had |= {*detector(name).networks} if name in DETECTORS else set()
-    return {name: load.catalogue()[name].sha256 for name in sorted(had)}
 
 
 def _fault(work: Work, error: Exception) -> Done:
@@ -350,12 +344,32 @@ def _keep(summary: Summary, line: Mapping[str, Any], source: str) -> None:
 
 def check_boxes(drawn: Mapping[str, Drawn], items: Sequence[Input]) -> None:
     """Raise UsageError when boxes are given for a photo that is not there: a name is mistyped."""
+    twice = Counter(item.name for item in items)
+    for name in drawn:
+        if twice[name] > 1:
+            raise UsageError(
+                f"--boxes names {name}, and {twice[name]} inputs have that name",
+                hint="give the inputs in separate runs",
+            )
     unknown = sorted(set(drawn) - {item.name for item in items})
     if unknown:
         raise UsageError(
             f"--boxes names {len(unknown)} photos that are not among the inputs, such as {unknown[0]}",
             hint="names are relative to the input folder, as `moretta detect --json` writes them",
         )
+
+
+def _refuse_inputs_among_outputs(items: Sequence[Input], folder: Path) -> None:
+    """An earlier run's folder is no place for inputs: `--overwrite` would remove them first."""
+    if not (folder / manifests.RUN).exists() and not (folder / manifests.MANIFEST).exists():
+        return
+    for item in items:
+        with contextlib.suppress(OSError, RuntimeError):  # what cannot be resolved is no output
+            if folder.resolve() in item.path.resolve().parents:
+                raise UsageError(
+                    f"the input {item.path} lies in the output folder of an earlier run",
+                    hint="choose another --output, or move the input out of it",
+                )
 
 
 def _refuse_finished(folder: Path, manifest: manifests.Manifest) -> None:
@@ -379,7 +393,8 @@ def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         with wanted.open("a+b") as file:
             file.seek(0)
-            if file.read(1) not in (b"", b"{"):
+            first = file.readline(100_000)
+            if first and b'"input_sha256"' not in first:
                 raise UsageError(
                     f"{wanted} is there and is not an internal record", hint="choose another name"
                 )
@@ -462,6 +477,7 @@ def _in_processes(work: Sequence[Work], options: Options, jobs: int) -> Iterator
             if suspects:
                 for one in [one for batch in under_way.values() for one in batch]:
                     reason = "its worker died, probably for lack of memory; try --jobs 1"
+                    manifests.inside(one.folder, one.name).unlink(missing_ok=True)
                     yield Done(_failed(one.name, reason))
             else:
                 alone = [[one] for batch in under_way.values() for one in batch]
