@@ -285,7 +285,7 @@ class Protector:
 
     def _overlooked(self, result: Protected) -> list[Face]:
         """Return the faces that are found in the protected photo where it was left as it was."""
-        found = find_faces(result.pixels, self._eyes, min_face=self.options.min_face, turned=False)
+        found = find_faces(result.pixels, self._eyes, min_face=self.options.min_face, quick=False)
         return [face for face in found if _share(result.changed, face) < HANDLED]
 
     def _audit(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 TILE = 2048
 OVERLAP = 192
 SMALLEST = 10  # px of a face that a detector can see
-QUICK = 640  # px of the longer side at which turned photos are looked at by default
+QUICK = 320  # px of the longer side at which turned photos are looked at by default
 SURE = 0.7  # score that a find in a turned photo needs
 SAME = 0.4  # intersection over union above which two finds are one face
 
@@ -92,15 +92,14 @@ def find_faces(
     min_face: float = 12,
     thorough: bool = False,
     fallback: Callable[[], Sequence[Eye]] | None = None,
-    turned: bool = True,
+    quick: bool = True,
 ) -> list[Face]:
     """Return every face that any of `eyes` sees, best first.
 
     photo: (height, width, 3) RGB, upright. min_face: smaller faces are not looked for, in pixels.
     thorough: also look at the photo turned by 90, 180 and 270 degrees, and at twice its size for
-    faces below 16 px. Without it the turns are looked at quickly, at QUICK px and for sure finds
-    only (`turned`); at full size, and with the `fallback` detectors, only when nothing is found.
-    `fallback` builds them then.
+    faces below 16 px. Without it the turns are looked at in full, and the `fallback` detectors (built
+    then) asked, only when nothing is found. quick: see `quick_looks`.
     """
     found = [
         (eye, look_at(photo, eye, turns, min_face, double=thorough))
@@ -108,9 +107,9 @@ def find_faces(
         for turns in ((0, 1, 2, 3) if thorough else (0,))
     ]
     faces = one_list(found, photo.shape, min_face)
-    if turned and not thorough:
-        faces += sideways(photo, eyes[0], faces, min_face)
-    if not faces and turned:
+    if quick:
+        faces += quick_looks(photo, eyes[0], faces, min_face)
+    if not faces and quick:
         tries = [(eye, 0) for eye in fallback()] if fallback else []
         tries += [] if thorough else [(eye, turns) for turns in (1, 3, 2) for eye in eyes]
         for eye, turns in tries:
@@ -120,11 +119,12 @@ def find_faces(
     return faces
 
 
-def sideways(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float) -> list[Face]:
-    """Return the faces that a quick look at the turned photo finds and the upright look did not.
+def quick_looks(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float) -> list[Face]:
+    """Return the faces that a quick look finds, turned or with mirrored borders, and none before.
 
-    A photo that lies on its side often has a weak false find upright, which must not hide this. A
-    find counts if its score is SURE or more, and above that of every upright find it lies with:
+    A photo that lies on its side often has a weak false find upright, which must not hide it. Half
+    a face at the border becomes a whole one when the border is a mirror.
+    A find counts if its score is SURE or more, and above that of every find that it lies with:
     upright faces are found again, less surely, in a turned photo.
     """
     scale = min(1.0, QUICK / max(photo.shape[:2]))
@@ -132,12 +132,20 @@ def sideways(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float) 
     if scale < 1:
         size = max(round(photo.shape[1] * scale), 1), max(round(photo.shape[0] * scale), 1)
         small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    sure = Eye(detector=eye.detector, look=eye.look, least_score=max(eye.least_score, SURE))
     back = small.shape[1] / photo.shape[1], small.shape[0] / photo.shape[0]
+    sure = max(eye.least_score, SURE)
+    looks = [
+        _turned_back(eye.look(np.rot90(small, turns), sure), turns, small.shape)
+        for turns in (1, 3, 2)
+    ]
+    margin = max(small.shape[:2]) // 5
+    mirror = cv2.BORDER_REFLECT_101
+    wide: Any = cv2.copyMakeBorder(small, margin, margin, margin, margin, mirror)
+    mirrored = eye.look(wide, sure).moved((1, 1), (-margin, -margin))
+    looks.append(mirrored.kept(_at_border(mirrored.boxes, small.shape)))
     kept: list[Face] = []
-    for turns in (1, 3, 2):
-        finds = look_at(small, sure, turns, max(min_face * scale, SMALLEST)).moved(back, (0, 0))
-        for face in one_list([(sure, finds)], photo.shape, min_face):
+    for finds in looks:
+        for face in one_list([(eye, finds.moved(back, (0, 0)))], photo.shape, min_face):
             rivals = [
                 other
                 for other in (*upright, *kept)
@@ -146,6 +154,16 @@ def sideways(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float) 
             if all(rival.score < face.score for rival in rivals):
                 kept.append(face)
     return kept
+
+
+def _at_border(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Whether the border cuts a box: a quarter to nine tenths of it, and SMALLEST px, are inside."""
+    first = np.maximum(boxes[:, :2], 0)
+    last = np.minimum(boxes[:, 2:], [shape[1], shape[0]])
+    seen = np.maximum(last - first, 0)
+    share = seen.prod(1) / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
+    cut: npt.NDArray[np.bool_] = (share >= 0.25) & (share <= 0.9) & (seen.min(1) >= SMALLEST)
+    return cut
 
 
 def look_at(photo: Pixels, eye: Eye, turns: int, min_face: float, *, double: bool = False) -> Found:
