@@ -1,0 +1,180 @@
+"""Ways in which a face could slip out, each found by somebody who tried."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moretta.errors import UsageError
+from moretta.faces.crop import points_of_box
+from moretta.photos.files import read_photo
+from moretta.pipeline.options import options
+from moretta.pipeline.protect import Picture, Protector
+from moretta.records import Box, Face
+
+
+@pytest.fixture(scope="module")
+def solid() -> Protector:
+    return Protector(options({"seed": 1}))
+
+
+@pytest.fixture(scope="module")
+def weak() -> Protector:
+    return Protector(options({"method": "blur", "settings": {"sigma": 0.01}, "seed": 1}))
+
+
+def protected(protector, pixels, **given):
+    (result,) = protector.protect([Picture(pixels=pixels, **given)])
+    return result
+
+
+def test_a_face_in_the_alpha_channel_does_not_get_out(tmp_path, small, solid):
+    from moretta.photos.files import encode_photo
+
+    dark = np.full_like(small, 20)
+    grey = np.asarray(Image.fromarray(small).convert("L"))
+    Image.fromarray(np.dstack([dark, 255 - grey])).save(tmp_path / "a.png")
+    photo = read_photo(tmp_path / "a.png")
+    (result,) = solid.protect([Picture(pixels=photo.pixels, looks=photo.looks())])
+    assert result.decision == "published"
+    assert len(result.faces) >= 1
+    (tmp_path / "b.png").write_bytes(encode_photo(photo, result.pixels, result.changed))
+    for ground in (255, 0):
+        page = Image.new("RGBA", (256, 256), (ground, ground, ground, 255))
+        page.alpha_composite(Image.open(tmp_path / "b.png").convert("RGBA"))
+        seen = np.asarray(page.convert("RGB"))
+        box = Box(*result.faces[0].box)
+        assert not [face for face in solid.find(seen) if face.box.overlap(box) > 0.2]
+
+
+def test_points_far_from_their_box_do_not_blind_the_judge(small, weak):
+    (face,) = weak.find(small)
+    for shift in (9000.0, -400.0, 120.0):
+        astray = replace(face, points=face.points + np.array([shift, shift]))
+        result = protected(weak, small, faces=[astray])
+        (record,) = result.faces
+        assert record.audit["cosine"] is not None or record.method == "solid"
+        assert "covered" in record.audit, "a blur this weak must not pass"
+        assert any("do not fit" in note for note in record.notes)
+
+
+def test_a_flat_view_passes_only_where_paint_made_it(small, weak):
+    wall = np.full_like(small, 128)
+    box = Box(40, 40, 100, 118)
+    face = Face(box=box, points=points_of_box(box), score=1, detector="manual")
+    (record,) = protected(weak, wall, faces=[face]).faces
+    assert record.method == "solid"  # blurred wall looks like wall: covered, not waved through
+
+
+def test_a_face_outside_the_picture_is_never_published(small, solid):
+    box = Box(9000, 9000, 9100, 9120)
+    face = Face(box=box, points=points_of_box(box), score=1, detector="manual")
+    result = protected(solid, small, faces=[face])
+    assert result.decision == "withheld"
+    from moretta.api import Anonymizer
+
+    with pytest.raises(UsageError, match="outside the picture"):
+        Anonymizer().image(small, faces=[face])
+
+
+def test_a_small_find_on_a_large_face_brings_no_detail_back(astronaut):
+    pixelate = Protector(options({"method": "pixelate", "seed": 1}))
+    (large,) = pixelate.find(astronaut)
+    alone = protected(pixelate, astronaut, faces=[large])
+    middle = large.points[2]
+    specks = []
+    for offset in (-20, 0, 20):
+        box = Box(middle[0] + offset - 6, middle[1] - 8, middle[0] + offset + 6, middle[1] + 8)
+        specks.append(Face(box=box, points=points_of_box(box), score=0.99, detector="manual"))
+    both = protected(pixelate, astronaut, faces=[*specks, large])
+    assert both.decision == "published"
+    box = large.box
+    left, top, right, bottom = int(box.left), int(box.top), int(box.right), int(box.bottom)
+    part = np.s_[top:bottom, left:right]
+    if not any("covered" in face.audit for face in both.faces):
+        np.testing.assert_array_equal(both.pixels[part], alone.pixels[part])
+
+
+def test_a_speck_does_not_stop_the_search(small, solid, monkeypatch):
+    from moretta.faces.detect.search import Eye, Found, find_faces
+
+    upright = solid._eyes[0]
+    sideways = np.ascontiguousarray(np.rot90(small))
+
+    def look(picture, least):
+        found = upright.look(picture, least)
+        speck = np.array([[3.0, 3, 7, 8]])
+        return Found.joined([found, Found(speck, np.zeros((1, 5, 2)), np.array([0.9]))])
+
+    eye = Eye(detector=upright.detector, look=look, least_score=0.5)
+    faces = find_faces(sideways, [eye], min_face=12)
+    assert any(face.box.side > 20 for face in faces)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_sideways_photo_is_covered(small, solid, turns):
+    (face,) = solid.find(small)
+    where = np.zeros(small.shape[:2], bool)
+    box = face.box
+    where[int(box.top) : int(box.bottom), int(box.left) : int(box.right)] = True
+    result = protected(solid, np.ascontiguousarray(np.rot90(small, turns)))
+    assert result.changed[np.rot90(where, turns)].mean() > 0.9
+
+
+def test_what_is_overlooked_at_first_is_found_in_the_protected_photo(small, solid, monkeypatch):
+    from moretta.pipeline import protect as room
+
+    canvas = np.hstack([small, small])
+    real, calls = room.find_faces, []
+
+    def forgetful(photo, eyes, **given):
+        faces = real(photo, eyes, **given)
+        calls.append(len(faces))
+        return faces[:1] if len(calls) == 1 else faces
+
+    monkeypatch.setattr(room, "find_faces", forgetful)
+    result = protected(solid, canvas)
+    assert result.decision == "published"
+    assert len(result.faces) == 2
+    assert any("looked at again" in note for note in result.faces[1].notes)
+    assert real(result.pixels, solid._eyes, quick=False) == []
+
+
+def test_a_face_that_never_goes_away_is_withheld(small, solid, monkeypatch):
+    from moretta.pipeline import protect as room
+
+    bare = Box(200, 200, 240, 250)
+    ghost = Face(box=bare, points=points_of_box(bare), score=0.9, detector="yunet")
+    real = room.find_faces
+    monkeypatch.setattr(room, "find_faces", lambda *given, **how: [*real(*given, **how), ghost])
+    monkeypatch.setattr(room, "_share", lambda changed, face: 0.0 if face is ghost else 1.0)
+    result = protected(solid, small)
+    assert result.decision == "withheld"
+    assert "still found" in result.reason
+
+
+def test_a_method_trained_with_the_judge_is_refused(monkeypatch):
+    from moretta.pipeline import protect as room
+
+    biased = replace(room.method("blur"), trained_with=("sface",))
+    monkeypatch.setattr(room, "method", lambda name: biased)
+    with pytest.raises(UsageError, match="may not judge it"):
+        Protector(options({"method": "blur"}))
+
+
+def test_a_whole_photo_of_paint_differs_from_no_photo(solid):
+    """Two photos that differ everywhere give the same pixels inside the mask: nothing is left."""
+    outputs = []
+    for seed in (1, 2):
+        noise = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), np.uint8)
+        box = Box(50, 40, 100, 105)
+        face = Face(box=box, points=points_of_box(box), score=1, detector="manual")
+        outputs.append(protected(solid, noise, faces=[face]))
+    rows, columns = slice(40, 105), slice(50, 100)
+    np.testing.assert_array_equal(
+        outputs[0].pixels[rows, columns], outputs[1].pixels[rows, columns]
+    )
+    assert (outputs[0].pixels[rows, columns] == 0).all()
