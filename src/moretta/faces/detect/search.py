@@ -25,7 +25,8 @@ Floats = npt.NDArray[np.float64]
 TILE = 2048
 OVERLAP = 192
 SMALLEST = 10  # px of a face that a detector can see
-QUICK = 320  # px of the longer side at which turned photos are looked at by default
+QUICK = 192  # px of the longer side at which turned photos are looked at by default
+MARGIN = 32  # px of mirrored border around that
 SURE = 0.7  # score that a find in a turned photo needs
 SAME = 0.4  # intersection over union above which two finds are one face
 
@@ -138,10 +139,9 @@ def quick_looks(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: floa
         _turned_back(eye.look(np.rot90(small, turns), sure), turns, small.shape)
         for turns in (1, 3, 2)
     ]
-    margin = max(small.shape[:2]) // 5
     mirror = cv2.BORDER_REFLECT_101
-    wide: Any = cv2.copyMakeBorder(small, margin, margin, margin, margin, mirror)
-    mirrored = eye.look(wide, sure).moved((1, 1), (-margin, -margin))
+    wide: Any = cv2.copyMakeBorder(small, MARGIN, MARGIN, MARGIN, MARGIN, mirror)
+    mirrored = eye.look(wide, sure).moved((1, 1), (-MARGIN, -MARGIN))
     looks.append(mirrored.kept(_at_border(mirrored.boxes, small.shape)))
     kept: list[Face] = []
     for finds in looks:
