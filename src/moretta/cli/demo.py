@@ -27,11 +27,11 @@ def command(
     import numpy as np
 
     from moretta.api import Anonymizer
-    from moretta.cli.show import made
     from moretta.methods import METHODS
     from moretta.photos.files import write_whole
+    from moretta.photos.manifest import make_folder
 
-    made(output)
+    make_folder(output, hint="choose another name")
     before = photo()
     pictures, labels = [before], ["original"]
     for name in [method] if method else METHODS:

@@ -44,8 +44,8 @@ def command(
 
     Example: [bold]moretta detect photos --json boxes.jsonl --overlay look[/bold]
     """
-    from moretta.cli.show import made
     from moretta.photos.files import read_photo, write_whole
+    from moretta.photos.manifest import make_folder
     from moretta.pipeline.boxes import as_line
     from moretta.pipeline.inputs import listed
     from moretta.pipeline.options import options
@@ -71,7 +71,7 @@ def command(
         _refuse_existing(target, overwrite=overwrite and target.resolve() not in own)
     for folder in (json.parent if json else None, overlay):
         if folder is not None:
-            made(folder)
+            make_folder(folder, hint="choose another name")
     protector = Protector(checked)
     lines, faults, empty = [], 0, 0
     for item in items:

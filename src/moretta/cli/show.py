@@ -6,10 +6,9 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from moretta.errors import UsageError, one_line
+from moretta.errors import one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -91,17 +90,6 @@ class Display:
                 f"withheld, {pace:.1f} photos/s, {left:.0f} s left"
             )
             print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def made(folder: Path) -> Path:
-    """Make a folder to write to. Raises UsageError when its place is taken or out of reach."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be made: {error.strerror}", hint="choose another name"
-        ) from error
-    return folder
 
 
 def summary_table(summary: Summary, *, as_json: bool) -> None:

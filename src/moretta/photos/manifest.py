@@ -145,7 +145,7 @@ def opened(
     resume: keep what has a line; settings must be the same. overwrite: remove what the earlier run
     published, then start anew. Neither, with an earlier run there: UsageError.
     """
-    _make(folder)
+    make_folder(folder)
     with _locked(folder):
         earlier = (folder / MANIFEST).exists() or (folder / RUN).exists()
         since = _begun(folder) if earlier else None
@@ -197,13 +197,12 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path, *, hint: str = "choose another --output") -> None:
+    """Make a folder to write to. Raises UsageError when its place is taken or out of reach."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be made: {error.strerror}", hint="choose another --output"
-        ) from error
+        raise UsageError(f"{folder} cannot be made: {error.strerror}", hint=hint) from error
 
 
 @contextlib.contextmanager

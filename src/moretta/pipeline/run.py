@@ -363,9 +363,10 @@ def _refuse_inputs_among_outputs(items: Sequence[Input], folder: Path) -> None:
     """An earlier run's folder is no place for inputs: `--overwrite` would remove them first."""
     if not (folder / manifests.RUN).exists() and not (folder / manifests.MANIFEST).exists():
         return
+    place = folder.resolve()
     for item in items:
         with contextlib.suppress(OSError, RuntimeError):  # what cannot be resolved is no output
-            if folder.resolve() in item.path.resolve().parents:
+            if place in item.path.resolve().parents:
                 raise UsageError(
                     f"the input {item.path} lies in the output folder of an earlier run",
                     hint="choose another --output, or move the input out of it",

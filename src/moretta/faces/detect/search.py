@@ -128,12 +128,7 @@ def quick_looks(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: floa
     A find counts if its score is SURE or more, and above that of every find that it lies with:
     upright faces are found again, less surely, in a turned photo.
     """
-    scale = min(1.0, QUICK / max(photo.shape[:2]))
-    small = photo
-    if scale < 1:
-        size = max(round(photo.shape[1] * scale), 1), max(round(photo.shape[0] * scale), 1)
-        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    back = small.shape[1] / photo.shape[1], small.shape[0] / photo.shape[0]
+    small, back = _scaled(photo, min(1.0, QUICK / max(photo.shape[:2])))
     sure = max(eye.least_score, SURE)
     looks = [
         _turned_back(eye.look(np.rot90(small, turns), sure), turns, small.shape)
@@ -185,8 +180,7 @@ def levels(
     The first level is the largest at which a face of `min_face` is still SMALLEST px; each next
     one is a quarter of it or half of it, until a face that fills the photo fits `largest` easily.
     """
-    height, width = photo.shape[:2]
-    longest = max(height, width)
+    longest = max(photo.shape[:2])
     first = min(1.0, 1.2 * SMALLEST / max(min_face, 1))
     if longest < 160:  # small pictures are often one face: give the network more to see
         first = min(3.0, 160 / longest)
@@ -194,16 +188,21 @@ def levels(
         first = 2.0
     scale = first
     while True:
-        size = max(round(width * scale), 1), max(round(height * scale), 1)
-        if size == (width, height):
-            yield photo, (1.0, 1.0)
-        else:
-            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            picture = cv2.resize(photo, size, interpolation=how)
-            yield picture, (size[0] / width, size[1] / height)  # type: ignore[misc]
+        yield _scaled(photo, scale)
         if longest * scale <= 0.7 * largest:
             return
         scale /= 4 if longest * scale > 2 * largest else 2
+
+
+def _scaled(photo: Pixels, scale: float) -> tuple[Pixels, tuple[float, float]]:
+    """Return the photo at about `scale`, and the exact factors of width and height."""
+    height, width = photo.shape[:2]
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    if size == (width, height):
+        return photo, (1.0, 1.0)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    picture: Any = cv2.resize(photo, size, interpolation=how)
+    return picture, (size[0] / width, size[1] / height)
 
 
 def tiles(picture: Pixels) -> Iterator[tuple[Pixels, tuple[float, float]]]:
