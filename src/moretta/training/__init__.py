@@ -1,0 +1,1 @@
+"""Recipes that train networks: one a file, each runnable with python -m; data stays outside."""
