@@ -1,0 +1,183 @@
+"""What the four systems know of a generative network: a backend, and nothing beyond it.
+
+The bundled composer is one backend; published StyleGAN2 networks with an encoder become another.
+Methods are written against `Backend`.
+
+Assumes   pictures are wide crops, RGB -1..1; points in units of the crop's side.
+Sources   design section 7.
+Checked   tests/networks/test_backend.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from moretta.networks.attributes import KEPT, AttributeEncoder, bounded
+from moretta.networks.identity import cut
+from moretta.networks.pool import random_identities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from moretta.networks.composer import Composer, Layer
+    from moretta.networks.identity import Identity
+    from moretta.networks.prior import Prior
+
+
+class Backend(Protocol):
+    """A generative network with its encoders."""
+
+    @property
+    def side(self) -> int:
+        """Pixels of a crop's side."""
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Rows of W+ and their channels in S."""
+
+    def identity(self, pictures: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side), (n, 5, 2) -> unit vectors (n, length); differentiable."""
+
+    def attributes(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side) -> codes without noise; differentiable."""
+
+    def rows(self, identity: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
+        """Z to W+: (n, rows, latent)."""
+
+    def context(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What a drawing may see of a crop: its surroundings."""
+
+    def draw(self, context: torch.Tensor, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Draw (n, 3, side, side) float32; differentiable in all three."""
+
+    def invert(
+        self, pictures: torch.Tensor, points: torch.Tensor, *, steps: int = 0
+    ) -> torch.Tensor:
+        """Return the rows that draw these pictures, the better the more steps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComposerBackend:
+    """The composer with its attribute encoder, the identity network and the prior."""
+
+    composer: Composer
+    encoder: AttributeEncoder
+    identify: Identity
+    prior: Prior
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32  # of convolutions in drawing and reading attributes
+
+    @property
+    def side(self) -> int:
+        """Pixels of a crop's side."""
+        return self.composer.shape.side
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Rows of W+ and their channels in S."""
+        return self.composer.layers
+
+    def identity(self, pictures: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side), (n, 5, 2) -> unit vectors (n, 48); differentiable, float32."""
+        return self.identify.of((pictures + 1) * 127.5, points * pictures.shape[-1])
+
+    def attributes(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side) -> codes (n, 64) without noise: see `attributes.bounded`."""
+        with self._fast():
+            code: torch.Tensor = self.encoder(pictures)
+        return code
+
+    def known(self, pictures: torch.Tensor, noise: torch.Tensor, *, level: int) -> torch.Tensor:
+        """Return what a drawing may know of the attributes at a hardening level 0, 1 or 2.
+
+        noise: (n, 64) standard normal, from the face's own seed.
+        """
+        return bounded(self.attributes(pictures), noise, kept=KEPT[level])
+
+    def rows(self, identity: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
+        """Z to W+: (n, 48), (n, 64) -> (n, rows, latent)."""
+        return self.composer.rows(identity, attributes)
+
+    def context(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side) -> (n, 4, side, side): the face blanked, the mask last."""
+        return self.composer.context(pictures)
+
+    def draw(self, context: torch.Tensor, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Draw (n, 3, side, side) float32, RGB clamped to -1..1."""
+        with self._fast():
+            return self.composer.draw(context, points, rows).clamp(-1, 1)
+
+    def invert(
+        self, pictures: torch.Tensor, points: torch.Tensor, *, steps: int = 0, rate: float = 0.02
+    ) -> torch.Tensor:
+        """Return rows (n, rows, latent) whose drawing is the pictures' own face.
+
+        They begin at the mapping of the crop's own identity and attributes. Each step of Adam lowers
+        5 * L1 in the mask + 1 - cosine of the identity + L1 of dlib's stages (relative), all rows
+        free. Faces do not influence each other: losses are summed.
+        """
+        with torch.no_grad():
+            own = self.identity(pictures, points)
+            start = self.rows(own, self.attributes(pictures))
+            context = self.context(pictures)
+            truth = self._stages(pictures, points)[1]
+        if steps <= 0:
+            return start
+        rows = start.clone().requires_grad_(True)
+        optimiser = torch.optim.Adam([rows], lr=rate)
+        mask = self.composer.mask
+        for _ in range(steps):
+            drawn = self.composer.composed(pictures, self.draw(context, points, rows))
+            vectors, stages = self._stages(drawn, points)
+            loss = 5 * ((drawn - pictures).abs().mean((1, 2, 3)) / mask.mean()).sum()
+            loss = loss + (1 - (vectors * own).sum(1)).sum()
+            for stage, wanted in zip(stages, truth, strict=True):
+                gap = (stage - wanted).abs().mean((1, 2, 3)) / wanted.abs().mean((1, 2, 3))
+                loss = loss + gap.sum() / len(stages)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return rows.detach()
+
+    def samples(
+        self, count: int, seed: int, *, truncation: float = 0.7, batch: int = 16
+    ) -> Iterator[tuple[int, int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]]:
+        """Draw synthetic faces from the prior, without any photo, a batch at a time.
+
+        Yields the first face's number, the one after the last, and (pictures (n, 3, side, side), rows,
+        identities (n, 48), codes (n, 64)). The first faces of a larger count are those of a smaller
+        one. truncation: 0 is the mean scene and code, 1 as varied as photos; identities stay uniform.
+        """
+        mask = self.composer.mask
+        everybody = random_identities(count, seed)
+        drawn = self.prior.sample(count, seed, truncation=truncation)
+        for start in range(0, count, batch):
+            end = min(start + batch, count)
+            identities = torch.from_numpy(everybody[start:end]).to(self.device)
+            codes, points, scenes = (part[start:end].to(self.device) for part in drawn)
+            contexts = self.prior.contexts(scenes, mask)
+            rows = self.rows(identities, codes)
+            faces = self.draw(contexts, points, rows)
+            yield start, end, (contexts[:, :3] + faces * mask, rows, identities, codes)
+
+    def _stages(
+        self, pictures: torch.Tensor, points: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        chips = cut((pictures + 1) * 127.5, points * pictures.shape[-1])
+        return self.identify.embed(chips, features=True)
+
+    def _fast(self) -> torch.autocast:
+        low = self.dtype is torch.bfloat16
+        return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=low)
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is emulated and slower.
+
+    27 instead of 103 GFLOP/s were measured in a dense convolution on a CPU without it.
+    """
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
