@@ -144,6 +144,7 @@ class Method:
     match_colour: bool = False
     reversible: bool = False
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
+    needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it
 
 

@@ -27,7 +27,8 @@ def command(
     import numpy as np
 
     from moretta.api import Anonymizer
-    from moretta.methods import METHODS
+    from moretta.methods import METHODS, missing
+    from moretta.methods import method as by_name
     from moretta.photos.files import write_whole
     from moretta.photos.manifest import make_folder
 
@@ -35,6 +36,9 @@ def command(
     before = photo()
     pictures, labels = [before], ["original"]
     for name in [method] if method else METHODS:
+        if not method and (lacking := missing(by_name(name))):
+            print(f"{name}: left out, it needs {' and '.join(lacking)}")  # noqa: T201
+            continue
         after, record = Anonymizer(name, seed=0).image(before)
         face = record.faces[0]
         cosine, known = face.audit["cosine"], face.audit["threshold"]

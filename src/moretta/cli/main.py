@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moretta import __version__
-from moretta.cli import anonymize, demo, detect, doctor, methods, weights
+from moretta.cli import anonymize, demo, detect, doctor, methods, sample, weights
 from moretta.errors import MorettaError, one_line
 
 EPILOG = (
@@ -30,6 +30,7 @@ app.command("methods")(methods.command)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
+app.command("sample")(sample.command)
 
 
 def _version(value: bool) -> None:
@@ -53,15 +54,20 @@ def root(
 
 def main() -> None:
     """Run the command; every fault is one clear line and a hint on standard error."""
+    at_the_rim(app, "moretta")
+
+
+def at_the_rim(commands: typer.Typer, name: str) -> None:
+    """Run commands as `name`; every fault is one clear line and a hint on standard error."""
     try:
-        app()
+        commands()
     except MorettaError as error:
-        print(f"moretta: error: {error.fault}", file=sys.stderr)  # noqa: T201
+        print(f"{name}: error: {error.fault}", file=sys.stderr)  # noqa: T201
         if error.hint:
-            print(f"moretta: hint: {error.hint}", file=sys.stderr)  # noqa: T201
+            print(f"{name}: hint: {error.hint}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("moretta: interrupted", file=sys.stderr)  # noqa: T201
+        print(f"{name}: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,8 +76,8 @@ def main() -> None:
         if os.environ.get("MORETTA_DEBUG"):
             raise
         fault = one_line(f"{type(error).__name__}: {error}")
-        print(f"moretta: error: internal: {fault}", file=sys.stderr)  # noqa: T201
-        print("moretta: hint: our fault; MORETTA_DEBUG=1 shows where", file=sys.stderr)  # noqa: T201
+        print(f"{name}: error: internal: {fault}", file=sys.stderr)  # noqa: T201
+        print(f"{name}: hint: our fault; MORETTA_DEBUG=1 shows where", file=sys.stderr)  # noqa: T201
         sys.exit(1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from moretta.errors import UsageError, nearest
@@ -14,7 +15,7 @@ from moretta.errors import UsageError, nearest
 if TYPE_CHECKING:
     from moretta.records import Method, Settings
 
-METHODS = ("solid", "pixelate", "blur")
+METHODS = ("solid", "pixelate", "blur", "newface")
 
 
 def method(name: str) -> Method:
@@ -23,6 +24,20 @@ def method(name: str) -> Method:
         raise UsageError(f"there is no method {name!r}", hint=nearest(name, list(METHODS)))
     found: Method = import_module(f"moretta.methods.{name}").METHOD
     return found
+
+
+def missing(chosen: Method) -> list[str]:
+    """Return the modules that the method needs and this installation lacks."""
+    return [name for name in chosen.needs if find_spec(name) is None]
+
+
+def require(chosen: Method) -> None:
+    """Raise UsageError when this installation cannot run the method."""
+    if lacking := missing(chosen):
+        raise UsageError(
+            f"{chosen.name} needs {' and '.join(lacking)}, which are not installed",
+            hint="pip install 'moretta[generative]'",
+        )
 
 
 def settings(

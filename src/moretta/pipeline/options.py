@@ -103,8 +103,10 @@ def from_toml(path: Path) -> dict[str, Any]:
 
 def _check_names(checked: Options) -> None:
     from moretta.faces.detect import detector
-    from moretta.methods import method, settings
+    from moretta.methods import method, require, settings
 
     for name in checked.detector:
         detector(name)
-    settings(method(checked.method), checked.settings, strength=checked.strength)
+    chosen = method(checked.method)
+    settings(chosen, checked.settings, strength=checked.strength)
+    require(chosen)

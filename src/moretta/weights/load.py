@@ -150,6 +150,17 @@ def tensors(name_or_path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
         raise _damaged(label, str(error)) from error
 
 
+def metadata(name_or_path: str | Path) -> dict[str, str]:
+    """Return what a safetensors file says about itself: the words in its header."""
+    content, label = _content(name_or_path)
+    _check_header(content, label)
+    length = int.from_bytes(content[:8], "little")
+    said = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    if not isinstance(said, dict):
+        raise _damaged(label, "its header describes it in another form")
+    return {str(key): str(value) for key, value in said.items()}
+
+
 # ---- finding and checking --------------------------------------------------------------------
 
 

@@ -1,0 +1,84 @@
+"""`moretta-train`: the recipes that made the networks that ship, for one's own photos too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root() -> None:
+    """Train Moretta's networks: formats and advice are in docs/training.md.
+
+    Example: [bold]moretta-train composer --config composer-96 --data crops --out run --minutes 60[/bold]
+    """
+
+
+@app.command()
+def composer(
+    out: Annotated[Path, typer.Option("--out", help="Folder for state, weights, sheets, log.")],
+    config: Annotated[str, typer.Option(help="smoke, composer-64, -96, -128 or -256.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with wide.zip; drawn faces without it.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="How long this call trains.")] = 60,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Weights to begin from, of any side: NAME-start.safetensors."),
+    ] = None,
+    cool: Annotated[
+        bool, typer.Option("--cool", help="Lower the learning rate to a tenth in this call.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="On the CPU.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of a new run.")] = 0,
+) -> None:
+    """Train the composer: surroundings, points, a code and an identity in, a face out.
+
+    Example: [bold]moretta-train composer --config composer-96 --data crops --out run --minutes 60[/bold]
+    """
+    from moretta.errors import DeviceError, UsageError
+
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError("training needs torch", hint="pip install 'moretta[train]'") from error
+    from moretta.training import composer as recipe
+
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {device}", hint="cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device: this torch does not see one", hint="use --device cpu")
+    torch.set_num_threads(threads)
+    trainer = recipe.run(
+        config,
+        data=data,
+        out=out,
+        minutes=minutes,
+        steps=steps,
+        start=start,
+        resume=resume,
+        cool=cool,
+        device=device,
+        seed=seed,
+    )
+    print(f"{trainer.seen:,} crops seen in {trainer.step:,} steps; see {out.resolve()}")  # noqa: T201
+
+
+def main() -> None:
+    """Run the command; every fault is one clear line and a hint on standard error."""
+    from moretta.cli.main import at_the_rim
+
+    at_the_rim(app, "moretta-train")

@@ -1,0 +1,201 @@
+"""Crops that recipes learn from: read once, kept in memory as bytes.
+
+Three kinds, all brought to the wide template (design section 4):
+wide   photographed crops with their surroundings: a zip beside a table of five points and people
+tight  brow to chin only: placed in the middle of the wide square, the rest unknown
+drawn  faces painted by code, for smoke runs and tests: nobody's
+
+Formats   those of docs/training.md, which also says how to bring one's own photos into them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from moretta.errors import UsageError
+from moretta.faces.crop import WIDE, WIDE_SIDE
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
+    Floats = npt.NDArray[np.float32]
+
+HELD = 600  # crops of the last people of the table that no recipe may train on
+_POINTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crops:
+    """A set of crops of one side."""
+
+    pixels: Bytes  # (n, side, side, 3) RGB
+    points: Floats  # (n, 5, 2) in units of the side
+    people: npt.NDArray[np.int64]  # (n,), -1 where unknown
+    known: float  # share of the side, about the centre, that the crops hold: 1 for wide ones
+    held: int  # the last so many are held out
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def trained(self) -> int:
+        """How many may train: the first ones."""
+        return len(self.pixels) - self.held
+
+
+def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
+    """Read `wide.zip` and `wide.csv` of a folder; the last 600 of source lfw are held out.
+
+    Held-out people are never in the rest. limit: read that many rows only (for a quick look).
+    Raises UsageError when a file is missing, damaged or of another form.
+    """
+    rows = _table(folder / "wide.csv", ("file", "source", "person", "side"))
+    last = [row for row in rows if row["source"] == "lfw"][-HELD:] if len(rows) > HELD else []
+    people = {(row["source"], row["person"]) for row in last if row["person"] != "0"}
+    files = {row["file"] for row in last}
+    kept = [
+        row
+        for row in rows
+        if row["file"] not in files and (row["source"], row["person"]) not in people
+    ]
+    numbers = {key: i for i, key in enumerate(sorted({(r["source"], r["person"]) for r in rows}))}
+    np.random.default_rng(5).shuffle(kept)
+    chosen = [*kept, *last] if limit is None else [*kept[: limit - len(last)], *last][:limit]
+    pixels, points = [], []
+    for row, picture in zip(chosen, _pictures(folder / "wide.zip", chosen), strict=True):
+        pixels.append(_resized(picture, side))
+        points.append((_points(row) + 0.5) / len(picture))
+    return Crops(
+        pixels=np.stack(pixels),
+        points=np.stack(points).astype(np.float32),
+        people=np.array(
+            [
+                -1 if row["person"] == "0" else numbers[row["source"], row["person"]]
+                for row in chosen
+            ]
+        ),
+        known=1.0,
+        held=len(last) if limit is None or limit > len(last) else 0,
+    )
+
+
+def tight(folder: Path, side: int, *, limit: int | None = None) -> Crops:
+    """Read `faces-144.zip` and `index.csv`: tight crops in the middle of the wide square.
+
+    Their surroundings are grey and must not be learnt from: see `known`.
+    """
+    rows = _table(folder / "index.csv", ("file",))[:limit]
+    pixels, points = [], []
+    for row, picture in zip(rows, _pictures(folder / "faces-144.zip", rows), strict=True):
+        inner = round(side / WIDE_SIDE)
+        start = (side - inner) // 2
+        square = np.full((side, side, 3), 128, np.uint8)
+        square[start : start + inner, start : start + inner] = _resized(picture, inner)
+        pixels.append(square)
+        points.append(((_points(row) + 0.5) / len(picture) * inner + start) / side)
+    held = HELD if limit is None else 0
+    return Crops(
+        pixels=np.stack(pixels),
+        points=np.stack(points).astype(np.float32),
+        people=np.full(len(rows), -1),
+        known=round(side / WIDE_SIDE) / side,
+        held=held,
+    )
+
+
+def drawn(side: int, count: int, *, seed: int = 0) -> Crops:
+    """Paint `count` faces of `count // 4` people: ellipses with eyes, nose and mouth."""
+    rng = np.random.default_rng(seed)
+    people = np.arange(count) % max(count // 4, 1)
+    looks = rng.uniform(size=(people.max() + 1, 12))
+    pixels, points = [], []
+    for person in people:
+        look, mood = looks[person], rng.uniform(size=6)
+        big = np.full((side * 4, side * 4, 3), (mood[:3] * 200 + 30), np.float64)
+        unit = side * 4
+
+        def at(x: float, y: float, unit: int = unit) -> tuple[int, int]:
+            return round(x * unit), round(y * unit)
+
+        skin = np.array([0.9, 0.7, 0.55]) * (90 + 150 * look[0])
+        hair = np.array([1.0, 0.8, 0.6]) * 200 * look[1]
+        cv2.ellipse(big, at(0.5, 0.42), at(0.30, 0.36), 0, 0, 360, hair.tolist(), -1)
+        cv2.ellipse(
+            big, at(0.5, 0.52), at(0.20 + 0.04 * look[2], 0.29), 0, 0, 360, skin.tolist(), -1
+        )
+        moved = WIDE + rng.normal(0, 0.006, WIDE.shape)
+        for eye in moved[:2]:
+            cv2.ellipse(big, at(*eye), at(0.035, 0.018), 0, 0, 360, (250, 250, 250), -1)
+            cv2.circle(big, at(*eye), at(0.014, 0)[0], (look[3:6] * 120).tolist(), -1)
+            brow = at(eye[0], eye[1] - 0.045 - 0.02 * look[6])
+            cv2.ellipse(big, brow, at(0.045, 0.008 + 0.01 * look[7]), 0, 0, 360, hair.tolist(), -1)
+        cv2.line(big, at(0.5, 0.41), at(*moved[2]), (skin * 0.7).tolist(), 3 + int(8 * look[8]))
+        mouth = tuple(((moved[3] + moved[4]) / 2 * unit).round().astype(int).tolist())
+        lips = (skin * (0.5, 0.3, 0.3)).tolist()
+        cv2.ellipse(big, mouth, at(0.09, 0.012 + 0.03 * mood[3]), 0, 0, 360, lips, -1)
+        pixels.append(cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA))
+        points.append(moved)
+    return Crops(
+        pixels=np.clip(np.stack(pixels), 0, 255).astype(np.uint8),
+        points=np.stack(points).astype(np.float32),
+        people=people,
+        known=1.0,
+        held=0,
+    )
+
+
+def mirrored(points: Floats) -> Floats:
+    """Points of the mirrored crops: (n, 5, 2) in units of the side; left and right change names."""
+    swapped: Floats = np.stack([1 - points[..., 0], points[..., 1]], -1)[:, [1, 0, 2, 4, 3]]
+    return swapped
+
+
+def _resized(picture: Bytes, side: int) -> Bytes:
+    how = cv2.INTER_AREA if len(picture) > side else cv2.INTER_CUBIC
+    resized: Bytes = cv2.resize(picture, (side, side), interpolation=how)  # type: ignore[assignment]
+    return resized
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}", hint="docs/training.md has the format"
+        ) from error
+    if not rows or any(column not in rows[0] for column in columns):
+        raise UsageError(
+            f"{path} has no rows with the columns {', '.join(columns)}",
+            hint="docs/training.md has the format",
+        )
+    return rows
+
+
+def _points(row: dict[str, str]) -> npt.NDArray[np.float64]:
+    numbers = [float(value) for value in list(row.values())[-2 * _POINTS :]]
+    return np.array(numbers).reshape(_POINTS, 2)
+
+
+def _pictures(path: Path, rows: list[dict[str, str]]) -> Iterator[Bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for row in rows:
+                with Image.open(io.BytesIO(archive.read(row["file"]))) as image:
+                    picture = np.asarray(image.convert("RGB"))
+                yield picture
+    except (OSError, KeyError, zipfile.BadZipFile, UnidentifiedImageError) as error:
+        raise UsageError(
+            f"{path} cannot be read whole: {error}", hint="docs/training.md has the format"
+        ) from error

@@ -1,0 +1,75 @@
+"""Backends put together from the catalogue's files. torch is imported when one is asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from moretta.errors import DeviceError, WeightsRejected
+from moretta.weights import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moretta.networks.backend import ComposerBackend
+
+COMPOSER = "composer"
+#: Networks that have a say when the composer draws.
+NETWORKS = (COMPOSER, "identity", "dlib")
+
+
+def composer(
+    name_or_path: str | Path = COMPOSER, *, device: str = "cpu", precision: str = "auto"
+) -> ComposerBackend:
+    """Return the composer as a backend, frozen, in eval mode, on one thread on the CPU.
+
+    name_or_path: a name in the catalogue or a file that `moretta-train composer` wrote. device: "cpu",
+    "cuda" or "auto". precision: "float32", "bfloat16" or "auto" (bfloat16 where hardware has it).
+    Raises WeightsRejected for a file of another form, DeviceError when CUDA is not there.
+    """
+    import torch
+
+    from moretta.networks.attributes import AttributeEncoder
+    from moretta.networks.backend import ComposerBackend, has_fast_bfloat16
+    from moretta.networks.composer import Composer, Shape, placed
+    from moretta.networks.identity import Identity
+    from moretta.networks.prior import Prior
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "no CUDA device: this torch does not see one",
+            hint="install a torch build for your driver, or use device cpu",
+        )
+    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    tensors = load.tensors(name_or_path)
+    try:
+        shape = Shape(**_plain(json.loads(load.metadata(name_or_path)["shape"])))
+        drawing, encoder = Composer(shape), AttributeEncoder(shape.attributes)
+        for network, part in ((drawing, "composer"), (encoder, "attributes")):
+            network.load_state_dict(
+                {
+                    key.removeprefix(f"{part}."): torch.as_tensor(value).float()
+                    for key, value in tensors.items()
+                    if key.startswith(f"{part}.")
+                }
+            )
+        prior = Prior.from_tensors(tensors)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsRejected(
+            f"{name_or_path}: not a composer: {str(error).splitlines()[0]}",
+            hint="moretta-train composer writes such a file",
+        ) from error
+    identity = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
+    for whole in (drawing, encoder, identity):
+        placed(whole, place).requires_grad_(False).eval()
+    fast = place == "cuda" or has_fast_bfloat16()
+    wants = precision == "bfloat16" or (precision == "auto" and fast)
+    return ComposerBackend(
+        drawing, encoder, identity, prior, place, torch.bfloat16 if wants else torch.float32
+    )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
