@@ -59,6 +59,13 @@ def test_rows_are_read_as_they_stand(data):
     assert labels[:3].groups.tolist() == [0, 1, 2]
 
 
+def test_the_bundled_whitening_is_taken_over_when_none_is_given():
+    bundled = load.tensors("identity")
+    taken = traits.read_whitening(None)
+    assert set(taken) == {MEAN, DIRECTIONS}
+    assert all(np.array_equal(taken[name], bundled[name]) for name in taken)
+
+
 def test_crops_are_embedded_at_their_points(data):
     rows = traits.read_rows(data / "index.csv")[:3]
     whitening = traits.read_whitening(data / "white.npz")
