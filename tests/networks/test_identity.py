@@ -1,13 +1,19 @@
+import csv
 import hashlib
+import io
 import math
+import zipfile
+from collections import defaultdict
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
 from moretta.networks import identity, recogniser
 from moretta.networks.identity import Identity, random_identities
+from moretta.networks.traits import TraitsHead
 from moretta.weights import load
 
 
@@ -135,6 +141,43 @@ def test_faces_of_mixed_scales_get_what_they_get_alone():
     for at in range(3):
         alone = identity.cut(pictures[at : at + 1], points[at : at + 1])[0]
         torch.testing.assert_close(together[at], alone, atol=1e-4, rtol=0)
+
+
+def test_the_bundled_whitening_knows_a_face_at_any_scale(astronaut):
+    """The public-domain portrait, enlarged four times with noise that no chip could show."""
+    tensors = load.tensors("identity")
+    network = Identity.from_tensors(load.tensors("dlib"), tensors)
+    picture = torch.from_numpy(astronaut.astype(np.float32)).permute(2, 0, 1)[None]
+    marks = [[200.3, 101.6], [247.3, 102.4], [220.2, 124.6], [198.8, 143.2], [239.6, 143.9]]
+    points = torch.tensor(marks)[None]  # as YuNet gives them
+    large = torch.nn.functional.interpolate(picture, scale_factor=4, mode="bilinear")
+    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(0)) * 60
+    plain, noisy = network.of(picture, points), network.of(large + noise, points * 4)
+    assert float((plain * noisy).sum()) > 0.9
+    traits = TraitsHead.from_tensors(tensors).read(plain[0].numpy())
+    assert (traits.band, traits.gender) == ("adult", "female")
+
+
+def test_people_are_nearer_to_themselves_than_to_others(shared):
+    network = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
+    people = defaultdict(list)
+    with (shared / "data/train/wide.csv").open(newline="") as table:
+        for row in csv.DictReader(table):
+            if row["source"] == "lfw":
+                people[row["person"]].append(row)
+    pairs = [rows[:2] for rows in people.values() if len(rows) > 1][:12]
+    assert len(pairs) == 12
+    vectors = []
+    with zipfile.ZipFile(shared / "data/train/wide.zip") as archive:
+        for row in (row for pair in pairs for row in pair):
+            with Image.open(io.BytesIO(archive.read(row["file"]))) as crop:
+                pixels = np.array(crop.convert("RGB"), np.float32)
+            points = torch.tensor([float(value) for value in list(row.values())[-10:]])
+            picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+            vectors.append(network.of(picture, points.view(1, 5, 2)))
+    cosine = torch.cat(vectors[::2]) @ torch.cat(vectors[1::2]).T
+    assert float(cosine.diag().mean()) > 0.5
+    assert abs(float(cosine[~torch.eye(12, dtype=torch.bool)].mean())) < 0.1
 
 
 # ---- random identities -----------------------------------------------------------------------

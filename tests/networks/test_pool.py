@@ -1,5 +1,7 @@
+import hashlib
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +90,21 @@ def test_small_pools_work(count):
     assert len(build(count, 0, Drawn(), most=1000)) == count
     with pytest.raises(ValueError, match="a pool of 0"):
         build(0, 0, Drawn())
+
+
+def test_the_default_pool_takes_less_than_a_second_and_has_every_kind():
+    pytest.importorskip("safetensors")
+    from moretta.networks.traits import TraitsHead
+    from moretta.weights import load
+
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    started = time.process_time()
+    pool = build(pools.COUNT, pools.SEED, head)
+    assert time.process_time() - started < 5  # under 1 s on a free core: docs/networks.md
+    assert len(pool) == 60_000
+    assert round(pool.shares().min() * 60_000) == pools.LEAST
+    # a public constant: records name it, so it may only change with its seed and with the head
+    assert hashlib.sha256(pool.identities.tobytes()).hexdigest().startswith("78f11ddc68aea7e8")
 
 
 def test_no_torch():

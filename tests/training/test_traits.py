@@ -45,7 +45,7 @@ def told(count: int, seed: int = 0):
     """Identities that say what they are: bands by one component, gender by another."""
     x = random_identities(count, seed)
     bands = np.digitize(x[:, 0] * 48**0.5, [-1.5, -0.5, 0.5, 1.5])
-    return np.stack([x, x]), Labels(bands, (x[:, 1] > 0).astype(np.int64), np.arange(count) % 5)
+    return x, Labels(bands, (x[:, 1] > 0).astype(np.int64), np.arange(count) % 5)
 
 
 def test_rows_are_read_as_they_stand(data):
@@ -59,33 +59,31 @@ def test_rows_are_read_as_they_stand(data):
     assert labels[:3].groups.tolist() == [0, 1, 2]
 
 
-def test_crops_are_embedded_as_they_are_and_mirrored(data):
+def test_the_bundled_whitening_is_taken_over_when_none_is_given():
+    bundled = load.tensors("identity")
+    taken = traits.read_whitening(None)
+    assert set(taken) == {MEAN, DIRECTIONS}
+    assert all(np.array_equal(taken[name], bundled[name]) for name in taken)
+
+
+def test_crops_are_embedded_at_their_points(data):
     rows = traits.read_rows(data / "index.csv")[:3]
     whitening = traits.read_whitening(data / "white.npz")
     identity = Identity.from_tensors(load.tensors("dlib"), whitening)
     found = traits.embed(data / "faces-144.zip", rows, identity)
-    assert found.shape == (2, 3, 48)
+    assert found.shape == (3, 48)
     with zipfile.ZipFile(data / "faces-144.zip") as archive:
         crop = Image.open(io.BytesIO(archive.read(rows[1].file))).convert("RGB")
-    pixels = np.asarray(crop, np.float32)
-    points = torch.tensor(POINTS, dtype=torch.float64).view(1, 5, 2)
-    for place, (each, where) in enumerate(
-        [
-            (pixels, points),
-            (pixels[:, ::-1], points * torch.tensor([-1, 1]) + torch.tensor([144, 0])),
-        ]
-    ):
-        order = [1, 0, 2, 4, 3] if place else [0, 1, 2, 3, 4]
-        picture = torch.from_numpy(each.copy()).permute(2, 0, 1)[None]
-        expected = identity.of(picture, where[:, order])[0].numpy()
-        np.testing.assert_allclose(found[place, 1], expected, atol=2e-5)
+    picture = torch.from_numpy(np.array(crop, np.float32)).permute(2, 0, 1)[None]
+    expected = identity.of(picture, torch.tensor(POINTS).view(1, 5, 2))[0].numpy()
+    np.testing.assert_allclose(found[1], expected, atol=2e-5)
 
 
 def test_a_head_learns_what_the_identities_say():
     identities, labels = told(4000)
     tensors = traits.fit(identities, labels, seed=0, epochs=30, width=64)
     seen, truth = told(1500, seed=1)
-    found = traits.figures(TraitsHead.from_tensors(tensors), seen[0], truth)
+    found = traits.figures(TraitsHead.from_tensors(tensors), seen, truth)
     assert found["gender"] > 0.92
     assert found["auc"] > 0.98
     assert found["within_one"] > 0.98
@@ -108,7 +106,7 @@ def test_temperatures_make_an_overfitted_head_less_sure():
 def _fresh_lots():
     seen, truth = told(1000, seed=2)
     lots = np.random.default_rng(1).permutation(1000)
-    return seen[0], Labels(truth.bands[lots], truth.genders[lots], truth.groups)
+    return seen, Labels(truth.bands[lots], truth.genders[lots], truth.groups)
 
 
 def test_the_same_seed_fits_the_same_head_and_torch_keeps_its_state():
@@ -150,7 +148,7 @@ def test_the_command_writes_a_file_that_both_readers_open(data, tmp_path, capsys
     for _ in range(2):  # embedded again and kept, then read
         assert traits.main([*arguments, "--identities", str(kept)]) == 0
         assert out.read_bytes() == first
-    np.save(kept, np.zeros((2, 5, 48), np.float32))
+    np.save(kept, np.zeros((5, 48), np.float32))
     with pytest.raises(SystemExit):
         traits.main([*arguments, "--identities", str(kept)])
     assert "not 24 crops" in capsys.readouterr().err

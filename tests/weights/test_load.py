@@ -11,7 +11,7 @@ import pytest
 from moretta.errors import DeviceError, WeightsRejected
 from moretta.weights import load
 
-NAMES = ["centerface", "yunet", "sface", "dlib"]
+NAMES = ["centerface", "yunet", "sface", "dlib", "identity"]
 SMALLEST = "yunet"
 
 
@@ -61,6 +61,7 @@ def test_every_file_is_in_order():
 def test_the_judge_never_trains_and_the_loss_never_judges():
     assert load.entry("sface").used_for == "judge"
     assert load.entry("dlib").used_for == "loss"
+    assert load.entry("identity").used_for == "method"
     by_rate = load.entry("sface").thresholds
     assert by_rate["far_1e-4"] > by_rate["far_1e-3"] > by_rate["far_1e-2"]
 

@@ -36,7 +36,7 @@ def list_(
     for title in ("network", "used for", "MB", "licence", "sha256", "origin"):
         table.add_column(title, overflow="fold")
     for one in entries:
-        origin = str(one.origin.get("package", ""))
+        origin = str(one.origin.get("package") or one.origin["project"])
         size = f"{one.bytes / 1e6:.2f}"
         table.add_row(one.name, one.used_for, size, one.licence, one.sha256[:16], origin)
     Console().print(table)

@@ -11,7 +11,7 @@ Checked   tests/networks/test_pool.py; shares of each kind in docs/networks.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -105,20 +105,23 @@ def build(count: int, seed: int, head: Head, *, least: int = LEAST, most: int = 
     if count < 1:
         raise ValueError(f"a pool of {count}")
     rng = np.random.Generator(np.random.PCG64(seed))
-    identities = _drawn(rng, count, LENGTH)
-    bands, genders = _labels(identities, head)
-    found = _counts(bands, genders)
-    missing = np.maximum(np.minimum(least, count // (4 * found.size)) - found, 0)
-    free = iter(_last_of_most_common(bands, genders, found))
+    kept = _labelled(_drawn(rng, count, LENGTH), head)
+    found = _counts(kept["bands"], kept["genders"])
+    missing = np.maximum(min(least, count // (4 * found.size)) - found, 0)
+    free = iter(_last_of_most_common(kept["bands"], kept["genders"], found))
     for block in _blocks(rng, most - count):
         if not missing.any():
             break
-        for at, (band, gender) in enumerate(zip(*_labels(block, head), strict=True)):
-            if missing[band, gender]:
-                missing[band, gender] -= 1
+        drawn = _labelled(block, head)
+        for at, kind in enumerate(zip(drawn["bands"], drawn["genders"], strict=True)):
+            if missing[kind]:
+                missing[kind] -= 1
                 place = next(free)
-                identities[place], bands[place], genders[place] = block[at], band, gender
-    return _labelled(identities, head)
+                for name, values in drawn.items():
+                    kept[name][place] = values[at]
+    for each in kept.values():
+        each.flags.writeable = False
+    return Pool(**kept)
 
 
 def choose(pool: Pool, wanted: Wanted | None, match: Match, rng: np.random.Generator) -> int:
@@ -154,9 +157,17 @@ def _blocks(rng: np.random.Generator, count: int) -> Iterator[Identities]:
         yield _drawn(rng, min(_BLOCK, count - start), LENGTH)
 
 
-def _labels(identities: Identities, head: Head) -> tuple[Labels, Labels]:
+def _labelled(identities: Identities, head: Head) -> dict[str, npt.NDArray[Any]]:
+    """The fields of a Pool."""
     bands, female = head.probabilities(identities)
-    return bands.argmax(axis=1).astype(np.int8), (female >= 0.5).astype(np.int8)
+    genders = female >= 0.5
+    return {
+        "identities": identities,
+        "bands": bands.argmax(axis=1).astype(np.int8),
+        "genders": genders.astype(np.int8),
+        "band_confidences": bands.max(axis=1).astype(np.float32),
+        "gender_confidences": np.where(genders, female, 1 - female).astype(np.float32),
+    }
 
 
 def _counts(bands: Labels, genders: Labels) -> npt.NDArray[np.int64]:
@@ -171,18 +182,3 @@ def _last_of_most_common(
     band, gender = np.unravel_index(int(found.argmax()), found.shape)
     places: npt.NDArray[np.int64] = np.flatnonzero((bands == band) & (genders == gender))[::-1]
     return places
-
-
-def _labelled(identities: Identities, head: Head) -> Pool:
-    bands, female = head.probabilities(identities)
-    genders = (female >= 0.5).astype(np.int8)
-    arrays = {
-        "identities": identities,
-        "bands": bands.argmax(axis=1).astype(np.int8),
-        "genders": genders,
-        "band_confidences": bands.max(axis=1).astype(np.float32),
-        "gender_confidences": np.where(genders == 1, female, 1 - female).astype(np.float32),
-    }
-    for each in arrays.values():
-        each.flags.writeable = False
-    return Pool(**arrays)
