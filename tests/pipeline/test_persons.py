@@ -260,6 +260,28 @@ def test_a_photo_replaced_between_the_passes_is_searched_anew(
     assert not set(found["loose.png"]) & set(found["anna/1.png"])
 
 
+def test_a_worker_that_dies_in_the_first_pass_costs_no_photo(album, tmp_path, lines, monkeypatch):
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if '--multiprocessing-fork' in sys.argv:\n"
+        f"    exec({FAKE!r}, {{}})\n"
+        "    import moretta.pipeline.run as runs\n"
+        "    real = runs.look\n"
+        "    def look(batch, protector):\n"
+        "        if batch[0].name == 'loose.png':\n"
+        "            os._exit(9)\n"
+        "        return real(batch, protector)\n"
+        "    runs.look = look\n"
+    )
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}{os.pathsep}{path}")
+    summary = go(album, tmp_path / "out", jobs=2)
+    assert (summary.published, summary.looked, summary.left) == (6, 5, 0)
+    found = colours(tmp_path / "out", lines)
+    assert found["anna/1.png"] == found["otto/2.png"] != found["loose.png"]
+
+
 def test_boxes_by_hand_are_what_is_grouped(album, tmp_path, lines, quick):
     line = {"name": "loose.png", "width": 160, "height": 160, "faces": [{"box": [1, 1, 20, 20]}]}
     (tmp_path / "b.jsonl").write_text(json.dumps(line))
@@ -352,6 +374,7 @@ def test_a_resumed_run_goes_on_with_the_same_faces(album, tmp_path, lines, quick
     out = tmp_path / "out"
     assert go(album, out, listener=stop_after(2), **given).interrupted
     assert (out / PERSONS).exists()
+    assert (out / PERSONS).stat().st_mode & 0o077 == 0
     summary = go(album, out, resume=True, **given)
     assert (summary.kept, summary.published, summary.left) == (2, 4, 0)
     found = colours(out, lines)
@@ -466,6 +489,8 @@ def test_csv_files_that_are_read():
         "\ufeffphoto;person;face\r\na.png;Ä;1\r\na.png;B;2\r\n;;\r\n".encode(), "who.csv"
     )
     assert rows == {"a.png": (Row("Ä", face=1), Row("B", face=2))}
+    odd = read_persons("photo,person\na\u2028b.png,A\n".encode(), "who.csv")
+    assert odd == {"a\u2028b.png": (Row("A"),)}
     named = read_persons(b'person, photo\nA,"a, b.png"\n', "who.csv")
     assert named == {"a, b.png": (Row("A"),)}
     with pytest.raises(UsageError, match="not UTF-8"):

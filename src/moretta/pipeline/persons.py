@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import secrets
 from collections import Counter
@@ -132,6 +133,7 @@ def secret(plan: Plan, manifest: Manifest, seed: int | None) -> int:
     value = secrets.randbits(63) if seed is None else seed
     line = {"secret": value, "checked": plan.checked}
     write_whole(path, json.dumps(line).encode())
+    path.chmod(0o600)
     return value
 
 
@@ -151,7 +153,7 @@ def read_persons(content: bytes, where: str) -> dict[str, tuple[Row, ...]]:
         raise UsageError(f"{where} is not UTF-8: {error.reason}", hint=HINT) from error
     first = text.partition("\n")[0]
     separator = ";" if ";" in first and "," not in first else ","
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         columns = [str(name).strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
@@ -237,7 +239,7 @@ def _by_folder(photos: Sequence[Input]) -> dict[str, tuple[Row, ...]]:
     rows: dict[str, tuple[Row, ...]] = {
         item.name: (Row(folder),) for item in photos if (folder := item.name.rpartition("/")[0])
     }
-    if not rows:
+    if photos and not rows:
         raise UsageError(
             "--persons folders, and no photo lies in a folder that could name a person",
             hint="give the folder that holds one folder a person, not the photos themselves",

@@ -148,6 +148,7 @@ def run(
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)
     check_boxes(drawn, items)
+    plan = persons.planned(items, options)
     internal = _internal(internal_record, folder)
     for name in (*(one for wanted in options.detector for one in detector(wanted).networks), JUDGE):
         load.locate(name)
@@ -158,7 +159,6 @@ def run(
     summary = Summary(output=str(folder))
     if not any(item.photo for item in items):
         raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
-    plan = persons.planned(items, options)
     settings = {**options.model_dump(), "version": __version__}
     if plan.kind == "csv":
         settings["persons"] = "csv"  # no path: it may name somebody
