@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from moretta import __version__
 from moretta.errors import UsageError
 from moretta.pipeline.options import options
-from moretta.pipeline.protect import Picture, Protector
+from moretta.pipeline.persons import Plan
+from moretta.pipeline.protect import NOBODY, Picture, Protector
 from moretta.records import PhotoRecord
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 class Anonymizer:
     """Protects photos with one set of options; networks are loaded once, at first use.
 
-    Options are those of `moretta anonymize`, with underscores: method, settings, strength, detector,
+    Options are those of `moretta anonymize`, with underscores: method, settings, strength, identity,
+    persons, detector,
     threshold, min_face, thorough, on_no_face, on_audit_fail, audit_far, metadata, format, quality,
     rename, seed, max_pixels, device. Raises UsageError for an option that does not exist or is out
     of range.
@@ -33,6 +36,10 @@ class Anonymizer:
     def __init__(self, method: str = "solid", **given: Any) -> None:
         self.options = options({"method": method, **given})
         self._protector: Protector | None = None
+        seed = self.options.seed
+        self._secret = (
+            secrets.randbits(63) if seed is None else seed
+        )  # for pictures; a run has its own
 
     def image(
         self, rgb: Pixels, *, faces: Sequence[Face] | None = None, name: str = ""
@@ -42,15 +49,25 @@ class Anonymizer:
         rgb: (height, width, 3) uint8, upright. faces: cover exactly these instead of searching.
         Returns a new array of the same shape and the record. Check `record.decision`: when it is
         "withheld" the picture is not protected and the array is all zeros, so that it cannot be
-        published by mistake.
+        published by mistake. With identity "per-run" all pictures of this Anonymizer are one run.
+        Raises UsageError with identity "per-person", which needs the photos of a whole run.
         """
         import numpy as np
 
         _check_picture(rgb)
         for face in faces or ():
             _check_face(face, rgb.shape)
+        if self.options.identity == "per-person":
+            raise UsageError(
+                "identity is per-person, and one picture has no persons",
+                hint="protect folders with `run`, or use identity per-run",
+            )
+        identities = NOBODY
+        if self.options.identity == "per-run":
+            identities = Plan("run").identities(name, self._secret)
         protector = self._built()
-        (result,) = protector.protect([Picture(pixels=rgb, name=name, faces=faces)])
+        picture = Picture(pixels=rgb, name=name, faces=faces, identities=identities)
+        (result,) = protector.protect([picture])
         record = PhotoRecord(
             name=name,
             decision=result.decision,

@@ -93,6 +93,9 @@ class Crop:
     matrix: Matrix
     face: Face
     seed: int  # this face's own: batch size and order cannot change a result
+    # seed of the new identity: faces with equal numbers get the same new face; None: the face's own
+    # seed. Everything else that is drawn (attributes, noise) comes from `seed`, so that it differs.
+    identity: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,6 +146,7 @@ class Method:
     fills_view: bool = False  # the mask also covers all that a recogniser's crop shows
     match_colour: bool = False
     reversible: bool = False
+    draws_identity: bool = False  # it draws a new face and reads `crop.identity`
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it

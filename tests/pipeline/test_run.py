@@ -549,12 +549,12 @@ def test_a_pool_that_breaks_while_it_is_filled_loses_no_photo(scene, put, tmp_pa
     class Pool:
         left = 3  # photos until it breaks; each pool after the first is whole
 
-        def submit(self, call, batch):
+        def submit(self, call, act, batch):
             Pool.left -= 1
             if Pool.left == 0:
                 raise BrokenProcessPool
             future = Future()
-            future.set_result(runs.handle(batch, Drawn(options({}))))
+            future.set_result(act(batch, Drawn(options({}))))
             return future
 
         def shutdown(self, **_):

@@ -59,6 +59,16 @@ def command(
     strength: Annotated[
         float | None, typer.Option(help="0..1, for methods that have a scale.")
     ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            help="Who shares a new face: per-photo (nobody, default), per-person, per-run."
+        ),
+    ] = None,
+    persons: Annotated[
+        str | None,
+        typer.Option(help="With --identity per-person: folders, group (default), or a CSV file."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with options; see docs/configuration.md.")
     ] = None,
@@ -144,6 +154,8 @@ def command(
     chosen = {
         "method": method,
         "strength": strength,
+        "identity": identity,
+        "persons": persons,
         "on_no_face": on_no_face,
         "on_audit_fail": on_audit_fail,
         "audit_far": audit_far,

@@ -24,12 +24,14 @@ def rehearse(
     """
     from moretta.pipeline.boxes import read_boxes
     from moretta.pipeline.inputs import listed
+    from moretta.pipeline.persons import planned
     from moretta.pipeline.protect import Protector
     from moretta.pipeline.run import check_boxes
 
     items = listed(inputs, output, container=options.format, rename=options.rename)
     drawn = read_boxes(boxes) if boxes else {}
     check_boxes(drawn, items)
+    planned(items, options)
     Protector(options)
     photos = [item for item in items if item.photo]
     faults = [(item.name, item.fault) for item in photos if item.fault]

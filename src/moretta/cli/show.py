@@ -69,6 +69,8 @@ class Display:
         pace = fresh / max(now - self._start, 1e-9)
         if self._kind == "bar":
             counts = f"{summary.faces} faces, {summary.withheld} withheld, {pace:.1f} photos/s"
+            if summary.looked and not fresh:
+                counts = f"first look: {summary.looked}"
             self._bar.update(self._task, total=summary.inputs, completed=done, counts=counts)
         elif self._kind == "jsonl":
             line: dict[str, Any] = {
@@ -79,9 +81,16 @@ class Display:
                 "failed": summary.failed,
                 "photos_per_second": round(pace, 3),
             }
+            if summary.looked:
+                line["looked"] = summary.looked
             if record is not None:
                 line |= {"name": record.name, "decision": record.decision}
             print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201
+        elif self._kind == "text" and summary.looked and not fresh:
+            if now - self._last >= EVERY:
+                self._last = now
+                text = f"first look at {summary.looked} of {summary.inputs} photos"
+                print(text, file=sys.stderr, flush=True)  # noqa: T201
         elif self._kind == "text" and record is not None and now - self._last >= EVERY:
             self._last = now
             left = summary.left / pace if pace else 0

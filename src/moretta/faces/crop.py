@@ -154,10 +154,19 @@ def warp(
     return drawn  # type: ignore[no-any-return]
 
 
-def cut(photo: Pixels, face: Face, mask: Alpha, bounds: Bounds, *, seed: int) -> Crop:
+def cut(
+    photo: Pixels,
+    face: Face,
+    mask: Alpha,
+    bounds: Bounds,
+    *,
+    seed: int,
+    identity: int | None = None,
+) -> Crop:
     """Return the photo's own pixels under `mask`: a window, nothing resampled.
 
     mask: (height, width) of the window; bounds: its place in the photo, as `mask.cover` gives them.
+    seed, identity: as in `Crop`.
     """
     left, top, right, bottom = bounds
     return Crop(
@@ -166,13 +175,30 @@ def cut(photo: Pixels, face: Face, mask: Alpha, bounds: Bounds, *, seed: int) ->
         matrix=np.array([[1.0, 0, -left], [0, 1, -top]]),
         face=face,
         seed=seed,
+        identity=identity,
     )
 
 
-def align(photo: Pixels, face: Face, mask: Alpha, *, template: str, side: int, seed: int) -> Crop:
+def align(
+    photo: Pixels,
+    face: Face,
+    mask: Alpha,
+    *,
+    template: str,
+    side: int,
+    seed: int,
+    identity: int | None = None,
+) -> Crop:
     """Return the face on a template, (side, side, 3), for methods that redraw it."""
     matrix = to_template(face, template, side)
-    return Crop(pixels=warp(photo, matrix, side), mask=mask, matrix=matrix, face=face, seed=seed)
+    return Crop(
+        pixels=warp(photo, matrix, side),
+        mask=mask,
+        matrix=matrix,
+        face=face,
+        seed=seed,
+        identity=identity,
+    )
 
 
 def paste(

@@ -112,6 +112,7 @@ METHOD = Method(
     " roughly, apparent age and gender by default; drawn faces are softer than a sharp photo",
     source="design section 6; Maximov et al. 2020 (CIAGAN) and Hukkelas et al. 2019 (DeepPrivacy)"
     " draw faces into their surroundings in this manner",
+    draws_identity=True,
     needs=("torch", "safetensors"),
     trained_with=("dlib",),
 )

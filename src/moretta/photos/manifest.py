@@ -32,8 +32,9 @@ RUN = "run.json"
 LOCK = ".moretta.lock"
 PART = ".moretta-part-"
 NAMES = ".moretta-names.json"
+PERSONS = ".moretta-persons.json"
 FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
-OURS = (MANIFEST, RUN, LOCK, NAMES)
+OURS = (MANIFEST, RUN, LOCK, NAMES, PERSONS)
 
 
 def as_line(record: PhotoRecord) -> dict[str, Any]:
@@ -86,6 +87,7 @@ class Manifest:
     ) -> None:
         self.folder = folder
         self.done = dict(done)
+        self.earlier = since is not None  # a run began here before, and this one goes on with it
         self._foreign = frozenset(foreign)
         self._since = since
         self._file = (folder / MANIFEST).open("ab", buffering=0)
@@ -267,7 +269,7 @@ def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> set[str]:
             path.unlink()
         else:
             edited.add(line["name"])
-    for name in (MANIFEST, RUN, NAMES):
+    for name in (MANIFEST, RUN, NAMES, PERSONS):
         (folder / name).unlink(missing_ok=True)
     return edited
 

@@ -24,6 +24,12 @@ class Options(BaseModel):
         default_factory=dict, description="the method's own options"
     )
     strength: float | None = Field(None, ge=0, le=1, description="where the method has a scale")
+    identity: Literal["per-photo", "per-person", "per-run"] = Field(
+        "per-photo", description="who shares one new face, for methods that draw one"
+    )
+    persons: str | None = Field(
+        None, min_length=1, description="folders, group, or a CSV file, with identity per-person"
+    )
     detector: tuple[str, ...] = Field(
         ("yunet",), min_length=1, description="joined: any find counts"
     )
@@ -52,6 +58,11 @@ class Options(BaseModel):
     seed: int | None = Field(None, ge=0, lt=2**63, description="repeatable results")
     max_pixels: int = Field(250_000_000, ge=1, description="larger photos are refused")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="for every network")
+
+    @field_validator("persons", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
     @field_validator("detector", mode="before")
     @classmethod
@@ -109,4 +120,20 @@ def _check_names(checked: Options) -> None:
         detector(name)
     chosen = method(checked.method)
     settings(chosen, checked.settings, strength=checked.strength)
+    _check_identity(checked, draws=chosen.draws_identity)
     require(chosen)
+
+
+def _check_identity(checked: Options, *, draws: bool) -> None:
+    option = "persons" if checked.identity == "per-photo" else "identity"
+    asked = checked.identity != "per-photo" or checked.persons is not None
+    if asked and not draws:
+        raise UsageError(
+            f"--{option} is given, and {checked.method} draws no new face that could be shared",
+            hint="leave it out, or choose a method that draws faces; `moretta methods` lists them",
+        )
+    if checked.persons is not None and checked.identity != "per-person":
+        raise UsageError(
+            f"--persons is given, and --identity is {checked.identity}",
+            hint="--persons says who is who for --identity per-person",
+        )

@@ -14,7 +14,7 @@ import hashlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from moretta.errors import UsageError
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.detect import DETECTORS, detector
-from moretta.faces.detect.search import Eye, find_faces, joined
+from moretta.faces.detect.search import SAME, Eye, find_faces, joined
 from moretta.faces.recognise import JUDGE, Recogniser, threshold
 from moretta.methods import method, settings
 from moretta.records import FaceRecord
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.pipeline.options import Options
-    from moretta.records import Alpha, Crop, Edited, Face, FaceEdit, Pixels
+    from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Pixels
 
 COVER = "solid"
 COVER_SCALES = (
@@ -48,6 +48,47 @@ HANDLED = 0.5  # share of a found box that was changed, from which it is a face 
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identities:
+    """Seeds of new identities for the faces of one photo. The last one that fits a face counts.
+
+    A face that none fits gets an identity of its own.
+    """
+
+    everyone: int | None = None
+    largest: int | None = None  # for the largest face by its box; the first of equal ones
+    numbered: Mapping[int, int] = field(default_factory=dict)  # place in the list of faces -> seed
+    boxed: tuple[tuple[Box, int], ...] = ()  # for the face that overlaps most, if by SAME or more
+
+    def of(self, faces: Sequence[Face], *, first: bool = True) -> tuple[list[int | None], int]:
+        """Return each face's seed or None, and how many of the seeds fit no face.
+
+        first: these are the faces of the first look. What is found later is not numbered and not
+        compared by size, and only boxes speak of it.
+        """
+        seeds: list[int | None] = [self.everyone] * len(faces)
+        idle = 0
+        if first and self.largest is not None and faces:
+            sides = [face.box.side for face in faces]
+            seeds[sides.index(max(sides))] = self.largest
+        for place, seed in self.numbered.items() if first else ():
+            if place < len(faces):
+                seeds[place] = seed
+            else:
+                idle += 1
+        for box, seed in self.boxed:
+            overlaps = [face.box.overlap(box) for face in faces]
+            best = max(overlaps, default=0.0)
+            if best >= SAME:
+                seeds[overlaps.index(best)] = seed
+            else:
+                idle += 1
+        return seeds, idle
+
+
+NOBODY = Identities()  # every face has an identity of its own
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
     """One photo to protect."""
@@ -56,6 +97,8 @@ class Picture:
     name: str = ""  # only to derive seeds
     faces: Sequence[Face] | None = None  # None: look for them; a list is a person's word
     looks: Sequence[Pixels] = ()  # the same photo as viewers may show it: on white, on black
+    found: Sequence[Face] | None = None  # what `find` answered before: saves that, and only that
+    identities: Identities = NOBODY
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -68,6 +111,7 @@ class Protected:
     reason: str
     seed: int
     faces: list[FaceRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -153,6 +197,10 @@ class Protector:
             ]
         )
 
+    def embed(self, pixels: Pixels, faces: Sequence[Face]) -> npt.NDArray[np.float32]:
+        """Return the judge's unit vector of every face, (faces, length). Never to be written."""
+        return self._judge.embed(pixels, faces)
+
     def _eye(self, name: str, threads: int) -> Eye:
         chosen = detector(name)
         return Eye(
@@ -181,32 +229,43 @@ class Protector:
 
     def _tasks(self, picture: Picture, result: Protected) -> list[_Task]:
         with _timed([result], "detect"):
-            if picture.faces is None:
-                faces = self.find(picture.pixels, looks=picture.looks)
-            else:
+            if picture.faces is not None:
                 faces = list(picture.faces)
+            elif picture.found is not None:
+                faces = list(picture.found)
+            else:
+                faces = self.find(picture.pixels, looks=picture.looks)
         if not faces:
             result.decision = "withheld" if self.options.on_no_face == "withhold" else "published"
             by = "found" if picture.faces is None else "in the boxes given"
             policy = self.options.on_no_face
             result.reason = f"no face {by}; --on-no-face {policy}"
         with _timed([result], "crop"):
+            identities, idle = picture.identities.of(faces)
+            if idle:
+                result.notes.append(f"--persons: {idle} of its rows fit no face that was found")
             return [
-                self._task(picture.pixels, face, derived(result.seed, str(i)))
-                for i, face in enumerate(faces)
+                self._task(picture.pixels, face, derived(result.seed, str(i)), identity)
+                for i, (face, identity) in enumerate(zip(faces, identities, strict=True))
             ]
 
-    def _task(self, photo: Pixels, face: Face, seed: int) -> _Task:
+    def _task(self, photo: Pixels, face: Face, seed: int, identity: int | None) -> _Task:
         chosen = self.method
         if chosen.template == "window":
             alpha, bounds = masks.cover(
                 face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
             )
-            crop = crops.cut(photo, face, alpha, bounds, seed=seed)
+            crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
             alpha, bounds = masks.redraw(face, photo.shape, scale=chosen.mask_scale)
             crop = crops.align(
-                photo, face, alpha, template=chosen.template, side=chosen.side, seed=seed
+                photo,
+                face,
+                alpha,
+                template=chosen.template,
+                side=chosen.side,
+                seed=seed,
+                identity=identity,
             )
         task = _Task(face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale)
         if not crops.points_fit(face):
@@ -248,9 +307,12 @@ class Protector:
                 overlooked = self._overlooked(result)
             if not overlooked:
                 break
+            identities, _ = picture.identities.of(overlooked, first=False)
             more = [
-                self._task(picture.pixels, face, derived(result.seed, str(len(tasks) + i)))
-                for i, face in enumerate(overlooked)
+                self._task(
+                    picture.pixels, face, derived(result.seed, str(len(tasks) + i)), identity
+                )
+                for i, (face, identity) in enumerate(zip(overlooked, identities, strict=True))
             ]
             for task in more:
                 task.notes.append("found when the protected photo was looked at again")

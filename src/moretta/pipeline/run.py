@@ -12,32 +12,50 @@ import re
 import signal
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import numpy as np
 
 from moretta import __version__
 from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, one_line
 from moretta.faces.detect import detector
 from moretta.faces.recognise import JUDGE
+from moretta.methods import method
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
+from moretta.pipeline import persons
 from moretta.pipeline.boxes import Drawn, read_boxes
 from moretta.pipeline.inputs import Input, listed, renamed
 from moretta.pipeline.options import Options
-from moretta.pipeline.protect import Picture, Protector
+from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
 from moretta.records import PhotoRecord
 from moretta.weights import load
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from moretta.photos.files import Photo
+    from moretta.records import Face
 
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 BATCH = 8  # photos whose faces are drawn together by methods that use a network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """A worker's answer in the first pass, for grouping: faces and vectors, in memory only."""
+
+    path: Path
+    faces: tuple[Face, ...]
+    vectors: npt.NDArray[np.float32]  # (faces, length)
+    check: int  # of the pixels: another picture under this name is searched anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,8 @@ class Work:
     folder: Path
     drawn: Drawn | None
     hashed: bool = False  # for the internal record
+    identities: Identities = NOBODY
+    looked: Looked | None = None  # what the first pass found, when there was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,7 @@ class Summary:
     withheld: int = 0
     failed: int = 0
     kept: int = 0  # done by an earlier run, with --resume
+    looked: int = 0  # photos of the first pass, when persons are grouped
     not_photos: int = 0  # other files in the folders: left alone
     faces: int = 0
     covered: int = 0
@@ -127,6 +148,7 @@ def run(
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)
     check_boxes(drawn, items)
+    plan = persons.planned(items, options)
     internal = _internal(internal_record, folder)
     for name in (*(one for wanted in options.detector for one in detector(wanted).networks), JUDGE):
         load.locate(name)
@@ -138,6 +160,8 @@ def run(
     if not any(item.photo for item in items):
         raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
     settings = {**options.model_dump(), "version": __version__}
+    if plan.kind == "csv":
+        settings["persons"] = "csv"  # no path: it may name somebody
     if boxes is not None:
         settings["boxes_sha256"] = _sha256(Path(boxes))
     with manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest:
@@ -147,6 +171,7 @@ def run(
         photos = [item for item in items if item.photo]
         summary.inputs = len(photos)
         summary.not_photos = len(items) - len(photos)
+        secret = persons.secret(plan, manifest, options.seed)
         work, sources = [], {}
         for item in photos:
             name = item.name if item.fault and not options.rename else item.output
@@ -162,25 +187,41 @@ def run(
                 manifest.append(record)
             else:
                 sources[name] = item.name
-                work.append(Work(item.path, name, folder, drawn.get(item.name), bool(internal)))
+                identities = plan.identities(item.name, secret)
+                boxes_of = drawn.get(item.name)
+                work.append(
+                    Work(item.path, name, folder, boxes_of, bool(internal), identities=identities)
+                )
         if listener:
             listener(summary, None)
+        grouping = plan.kind == "group" and work
+        count = _count_of_jobs(jobs, len(photos) if grouping else len(work))
         try:
-            for done in _workers(work, options, _count_of_jobs(jobs, len(work))):
-                if done.full:
-                    summary.disk_full = True
-                    summary.troubles.append(
-                        (sources[done.record.name], "failed", done.record.reason)
-                    )
-                    break
-                if internal:  # first: a line too many is harmless, one too few loses a link
-                    _note(internal, sources[done.record.name], done)
-                manifest.append(done.record)
-                summary.our_fault += done.ours
-                _count(summary, done.record, sources[done.record.name])
-                summary.seconds = time.perf_counter() - started
-                if listener:
-                    listener(summary, done.record)
+            with _Team(options, count) as team:
+                if grouping:
+                    every = _to_look_at(photos, drawn, folder)
+                    looked = []
+                    for one in team.each([[one] for one in every], look, lambda _: None):
+                        looked.append(one)
+                        summary.looked = len(looked)
+                        if listener:
+                            listener(summary, None)
+                    work = _with_groups(work, every, looked, secret)
+                for done in team.each(_batches(work, options), handle, _lost):
+                    if done.full:
+                        summary.disk_full = True
+                        summary.troubles.append(
+                            (sources[done.record.name], "failed", done.record.reason)
+                        )
+                        break
+                    if internal:  # first: a line too many is harmless, one too few loses a link
+                        _note(internal, sources[done.record.name], done)
+                    manifest.append(done.record)
+                    summary.our_fault += done.ours
+                    _count(summary, done.record, sources[done.record.name])
+                    summary.seconds = time.perf_counter() - started
+                    if listener:
+                        listener(summary, done.record)
         except DiskFull as error:
             summary.disk_full = True
             summary.troubles.append((str(folder), "failed", error.fault))
@@ -188,8 +229,78 @@ def run(
             summary.interrupted = True
         if options.rename and not summary.left:
             (folder / manifests.NAMES).unlink(missing_ok=True)
+        if not summary.left:
+            persons.forget(folder)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def look(batch: Sequence[Work], protector: Protector) -> list[Looked]:
+    """Find and embed the faces of photos; what cannot be read is left out, and fails when handled."""
+    looked = []
+    for work in batch:
+        try:
+            photo = _read(work, protector.options)
+            if work.drawn is not None:
+                faces = work.drawn.faces
+            else:
+                faces = tuple(protector.find(photo.pixels, looks=photo.looks()))
+            vectors = protector.embed(photo.pixels, faces)
+            looked.append(Looked(work.path, faces, vectors, _check_of(photo)))
+        except Exception:  # noqa: BLE001, S112 - the same fault is reported when it is handled
+            continue
+    return looked
+
+
+def _to_look_at(photos: Sequence[Input], drawn: Mapping[str, Drawn], folder: Path) -> list[Work]:
+    """Return every photo of the run for the first pass, those of an earlier part too.
+
+    Groups hang on all photos and on their order, so neither may hang on what is done already, or on
+    neutral names.
+    """
+    return [
+        Work(item.path, item.output, folder, drawn.get(item.name))
+        for item in sorted(photos, key=lambda item: (item.name, str(item.path)))
+        if not item.fault
+    ]
+
+
+def _with_groups(
+    work: Sequence[Work], every: Sequence[Work], looked: Sequence[Looked], secret: int
+) -> list[Work]:
+    """Give each photo the faces that the first pass found, and each of them its group's seed."""
+    found = {one.path: one for one in looked}
+    ordered = [found[one.path] for one in every if one.path in found]  # not as workers were done
+    seeds = persons.by_group([one.vectors for one in ordered], secret)
+    group = {one.path: identities for one, identities in zip(ordered, seeds, strict=True)}
+    return [
+        replace(one, looked=found[one.path], identities=group[one.path])
+        if one.path in found
+        else one
+        for one in work
+    ]
+
+
+def _check_of(photo: Photo) -> int:
+    """Return a checksum of all that a photo shows: has it changed since it was looked at?"""
+    check = zlib.crc32(repr(photo.pixels.shape).encode())
+    for pixels in (photo.pixels, *photo.looks()):
+        check = zlib.crc32(np.ascontiguousarray(pixels).data, check)
+    return check
+
+
+def _picture(work: Work, photo: Photo) -> Picture:
+    looked, identities = work.looked, work.identities
+    if looked is not None and looked.check != _check_of(photo):  # replaced since: begin anew
+        looked, identities = None, NOBODY
+    return Picture(
+        pixels=photo.pixels,
+        name=work.name,
+        faces=work.drawn.faces if work.drawn is not None else None,
+        looks=photo.looks(),
+        found=looked.faces if looked is not None else None,
+        identities=identities,
+    )
 
 
 def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
@@ -205,17 +316,7 @@ def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
         except Exception as error:  # noqa: BLE001 - every fault becomes a failed photo, never a leak
             done.append(_fault(work, error))
     try:
-        results = protector.protect(
-            [
-                Picture(
-                    pixels=photo.pixels,
-                    name=work.name,
-                    faces=work.drawn.faces if work.drawn is not None else None,
-                    looks=photo.looks(),
-                )
-                for work, photo, _, _ in ready
-            ]
-        )
+        results = protector.protect([_picture(work, photo) for work, photo, _, _ in ready])
     except Exception as error:  # noqa: BLE001 - as above
         if len(ready) == 1:
             return [*done, _fault(ready[0][0], error)]
@@ -273,7 +374,7 @@ def _publish(
         width=width,
         height=height,
         faces=tuple(result.faces),
-        notes=photo.notes,
+        notes=(*photo.notes, *result.notes),
         weights=protector.weights(result.faces),
         seconds={**seconds, **result.seconds},
         output_sha256=hashlib.sha256(content).hexdigest() if content else "",
@@ -436,58 +537,104 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _workers(work: Sequence[Work], options: Options, jobs: int) -> Iterator[Done]:
-    """Yield each photo's result as it is done, from this process or from several."""
-    if not work:
-        return
-    if jobs == 1:
-        protector = Protector(options)
-        for batch in _batches(work, protector.method.template):
-            yield from handle(batch, protector)
-        return
-    yield from _in_processes(work, options, jobs)
+def _batches(work: Sequence[Work], options: Options) -> list[Sequence[Work]]:
+    size = 1 if method(options.method).template == "window" else BATCH
+    return [work[start : start + size] for start in range(0, len(work), size)]
 
 
-def _batches(work: Sequence[Work], template: str) -> Iterator[Sequence[Work]]:
-    size = 1 if template == "window" else BATCH
-    for start in range(0, len(work), size):
-        yield work[start : start + size]
+T = TypeVar("T")
 
 
-def _in_processes(work: Sequence[Work], options: Options, jobs: int) -> Iterator[Done]:
-    """Spread batches over processes; a worker that dies costs one photo, not the run."""
-    from moretta.methods import method
+class _Team:
+    """This process, or several: their networks are built once and serve every pass of a run."""
 
-    waiting = list(_batches(work, method(options.method).template))[::-1]
-    alone: list[Sequence[Work]] = []  # were under way when a worker died: tried again one by one
-    while waiting or alone:
-        suspects = bool(alone)
-        source = alone if suspects else waiting
-        under_way: dict[Future[list[Done]], Sequence[Work]] = {}
-        pool = _pool(options, 1 if suspects else jobs)
-        try:
-            while source or under_way:
-                while source and len(under_way) < (1 if suspects else 2 * jobs):
-                    under_way[pool.submit(_handle_in_worker, source[-1])] = source[-1]
-                    source.pop()  # only now: `submit` raises when a worker has died
-                finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield from future.result()
-                    del under_way[future]
-        except BrokenProcessPool:
-            if suspects:
-                for one in [one for batch in under_way.values() for one in batch]:
-                    reason = "its worker died, probably for lack of memory; try --jobs 1"
-                    manifests.inside(one.folder, one.name).unlink(missing_ok=True)
-                    yield Done(_failed(one.name, reason))
-            else:
-                alone = [[one] for batch in under_way.values() for one in batch]
-        except (KeyboardInterrupt, GeneratorExit):
-            for future in under_way:
-                future.cancel()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def __init__(self, options: Options, jobs: int) -> None:
+        self._options = options
+        self._jobs = jobs
+        self._protector: Protector | None = None
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dismiss()
+
+    def each(
+        self,
+        batches: Sequence[Sequence[Work]],
+        act: Callable[[Sequence[Work], Protector], list[T]],
+        lost: Callable[[Work], T | None],
+    ) -> Iterator[T]:
+        """Yield each photo's answer as it is there.
+
+        lost: the answer, if any, for a photo whose worker died of it; such a worker costs one photo,
+        not the run.
+        """
+        if not batches:
+            return
+        if self._jobs > 1:
+            yield from self._in_processes(batches, act, lost)
+            return
+        if self._protector is None:
+            self._protector = Protector(self._options)
+        for batch in batches:
+            yield from act(batch, self._protector)
+
+    def _in_processes(
+        self,
+        batches: Sequence[Sequence[Work]],
+        act: Callable[[Sequence[Work], Protector], list[T]],
+        lost: Callable[[Work], T | None],
+    ) -> Iterator[T]:
+        waiting = list(batches)[::-1]
+        alone: list[
+            Sequence[Work]
+        ] = []  # were under way when a worker died: tried again one by one
+        while waiting or alone:
+            suspects = bool(alone)
+            source = alone if suspects else waiting
+            under_way: dict[Future[list[T]], Sequence[Work]] = {}
+            if self._pool is None:
+                self._pool = _pool(self._options, 1 if suspects else self._jobs)
+            whole = False
+            try:
+                while source or under_way:
+                    while source and len(under_way) < (1 if suspects else 2 * self._jobs):
+                        future = self._pool.submit(_act_in_worker, act, source[-1])
+                        under_way[future] = source[-1]
+                        source.pop()  # only now: `submit` raises when a worker has died
+                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        yield from future.result()
+                        del under_way[future]
+                whole = True
+            except BrokenProcessPool:
+                if suspects:
+                    for one in [one for batch in under_way.values() for one in batch]:
+                        answer = lost(one)
+                        if answer is not None:
+                            yield answer
+                else:
+                    alone = [[one] for batch in under_way.values() for one in batch]
+            except (KeyboardInterrupt, GeneratorExit):
+                for future in under_way:
+                    future.cancel()
+                raise
+            finally:
+                if suspects or not whole:
+                    self._dismiss()
+
+    def _dismiss(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _lost(work: Work) -> Done:
+    reason = "its worker died, probably for lack of memory; try --jobs 1"
+    manifests.inside(work.folder, work.name).unlink(missing_ok=True)
+    return Done(_failed(work.name, reason))
 
 
 def _pool(options: Options, jobs: int) -> ProcessPoolExecutor:
@@ -525,7 +672,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _handle_in_worker(batch: Sequence[Work]) -> list[Done]:
+def _act_in_worker(
+    act: Callable[[Sequence[Work], Protector], list[T]], batch: Sequence[Work]
+) -> list[T]:
     if not isinstance(_protector, Protector):
         raise _protector or RuntimeError("this worker was never started")
-    return handle(batch, _protector)
+    return act(batch, _protector)
