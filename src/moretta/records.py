@@ -143,6 +143,7 @@ class Method:
     source: str
     side: int = 0  # of the crop in pixels; 0 for "window": the photo's own
     mask_scale: float = 1.5  # of the ellipse in design section 4
+    mask_feather: float = 0.14  # of its semi-axes, inwards, where a face is drawn on a template
     fills_view: bool = False  # the mask also covers all that a recogniser's crop shows
     match_colour: bool = False
     reversible: bool = False

@@ -58,7 +58,7 @@ def crop_for(name: str, photo: np.ndarray, face: Face, seed: int) -> Crop:
             face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
         )
         return crops.cut(photo, face, alpha, bounds, seed=seed)
-    alpha, _ = masks.redraw(face, photo.shape, scale=chosen.mask_scale)
+    alpha, _ = masks.redraw(face, photo.shape, scale=chosen.mask_scale, feather=chosen.mask_feather)
     return crops.align(photo, face, alpha, template=chosen.template, side=chosen.side, seed=seed)
 
 

@@ -60,12 +60,14 @@ def cover(
     return np.clip((1 + FEATHER - radius) / FEATHER, 0, 1), bounds
 
 
-def redraw(face: Face, shape: tuple[int, ...], *, scale: float = 1.45) -> tuple[Alpha, Bounds]:
+def redraw(
+    face: Face, shape: tuple[int, ...], *, scale: float = 1.45, feather: float = 0.14
+) -> tuple[Alpha, Bounds]:
     """Return the mask for a face drawn on the wide template: the ellipse alone, feather inside it.
 
     Shapes as in `cover`. The drawn crop reaches no further than the ellipse (design section 4).
+    feather: of the semi-axes.
     """
-    feather = 0.14
     tight = to_template(face, "tight", 1)
     axes = np.array(SEMI_AXES) * scale
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)

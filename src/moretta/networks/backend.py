@@ -53,6 +53,9 @@ class Backend(Protocol):
     def draw(self, context: torch.Tensor, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Draw (n, 3, side, side) float32; differentiable in all three."""
 
+    def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Blend drawings into their crops: what a photo will show, at this size."""
+
     def invert(
         self, pictures: torch.Tensor, points: torch.Tensor, *, steps: int = 0
     ) -> torch.Tensor:
@@ -106,9 +109,13 @@ class ComposerBackend:
         return self.composer.context(pictures)
 
     def draw(self, context: torch.Tensor, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Draw (n, 3, side, side) float32, RGB clamped to -1..1."""
+        """Draw (n, 3, side, side) float32, RGB about -1..1: to be blended by `composed`, then clamped."""
         with self._fast():
-            return self.composer.draw(context, points, rows).clamp(-1, 1)
+            return self.composer.draw(context, points, rows)
+
+    def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Blend drawings into their crops through the mask."""
+        return self.composer.composed(pictures, drawn)
 
     def invert(
         self, pictures: torch.Tensor, points: torch.Tensor, *, steps: int = 0, rate: float = 0.02
@@ -130,7 +137,7 @@ class ComposerBackend:
         optimiser = torch.optim.Adam([rows], lr=rate)
         mask = self.composer.mask
         for _ in range(steps):
-            drawn = self.composer.composed(pictures, self.draw(context, points, rows))
+            drawn = self.composed(pictures, self.draw(context, points, rows))
             vectors, stages = self._stages(drawn, points)
             loss = 5 * ((drawn - pictures).abs().mean((1, 2, 3)) / mask.mean()).sum()
             loss = loss + (1 - (vectors * own).sum(1)).sum()
@@ -161,7 +168,8 @@ class ComposerBackend:
             contexts = self.prior.contexts(scenes, mask)
             rows = self.rows(identities, codes)
             faces = self.draw(contexts, points, rows)
-            yield start, end, (contexts[:, :3] + faces * mask, rows, identities, codes)
+            pictures = (contexts[:, :3] + faces * mask).clamp(-1, 1)
+            yield start, end, (pictures, rows, identities, codes)
 
     def _stages(
         self, pictures: torch.Tensor, points: torch.Tensor

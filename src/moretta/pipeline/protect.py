@@ -257,7 +257,9 @@ class Protector:
             )
             crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
-            alpha, bounds = masks.redraw(face, photo.shape, scale=chosen.mask_scale)
+            alpha, bounds = masks.redraw(
+                face, photo.shape, scale=chosen.mask_scale, feather=chosen.mask_feather
+            )
             crop = crops.align(
                 photo,
                 face,

@@ -57,6 +57,7 @@ class Losses:
     matching: float = 1.0  # the critic's features, own identity
     points: float = 5.0
     attributes: float = 0.3  # code read back from other identities' drawings
+    reach: float = 1.0  # what the drawing exceeds -1..1 by: the rim of the mask would hide it
     probe: float = 0.1  # reversed gradient: identity read from the code
     penalty: float = 0.5  # R1
 
@@ -417,6 +418,7 @@ class Trainer:
             "push": functional.relu((vectors[:wide] * own).sum(1) - (asked[:wide] * own).sum(1))[
                 others
             ].mean(),
+            "reach": functional.relu(drawn.abs() - 1).mean(),
             "probe": (guess[:wide] * own).sum(1).mean(),
         }
         for name in ("points", "critic"):
@@ -448,6 +450,7 @@ class Trainer:
             weight.push * terms["push"],
             ramp * weight.points * terms["points"],
             ramp * weight.attributes * terms["attributes"],
+            weight.reach * terms["reach"],
             weight.probe * (1 - terms["probe"]),
             ramp * weight.critic * terms["critic"],
             ramp * weight.patches * terms["patches"],

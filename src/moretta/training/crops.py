@@ -75,7 +75,7 @@ def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
     pixels, points = [], []
     for row, picture in zip(chosen, _pictures(folder / "wide.zip", chosen), strict=True):
         pixels.append(_resized(picture, side))
-        points.append((_points(row) + 0.5) / len(picture))
+        points.append(_points(row) / len(picture))
     return Crops(
         pixels=np.stack(pixels),
         points=np.stack(points).astype(np.float32),
@@ -103,7 +103,7 @@ def tight(folder: Path, side: int, *, limit: int | None = None) -> Crops:
         square = np.full((side, side, 3), 128, np.uint8)
         square[start : start + inner, start : start + inner] = _resized(picture, inner)
         pixels.append(square)
-        points.append(((_points(row) + 0.5) / len(picture) * inner + start) / side)
+        points.append((_points(row) / len(picture) * inner + start) / side)
     held = HELD if limit is None else 0
     return Crops(
         pixels=np.stack(pixels),

@@ -1,0 +1,96 @@
+"""newface: what may and may not reach the drawing, and whose identity it has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moretta.errors import UsageError
+from moretta.faces import crop as crops
+from moretta.faces import mask as masks
+from moretta.methods import method, require, settings
+from moretta.methods.newface import points_in
+from moretta.records import Crop, Face
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def face_crop(small: np.ndarray) -> Crop:
+    from moretta.api import find_faces
+
+    (face,) = find_faces(small)
+    chosen = method("newface")
+    alpha, _ = masks.redraw(face, small.shape, scale=chosen.mask_scale)
+    return crops.align(small, face, alpha, template="wide", side=chosen.side, seed=1)
+
+
+@pytest.fixture(scope="module")
+def edit():
+    import torch
+
+    torch.set_num_threads(1)
+    return method("newface").build(settings(method("newface")), "cpu")
+
+
+def another(crop: Crop, **given) -> Crop:
+    from dataclasses import replace
+
+    return replace(crop, **given)
+
+
+def test_an_identity_seed_decides_who_it_is_and_the_faces_own_seed_does_not(edit, face_crop):
+    from moretta.networks.identity import Identity
+    from moretta.weights import load
+
+    import torch
+
+    crops_ = [
+        another(face_crop, seed=seed, identity=identity)
+        for seed, identity in ((1, 7), (2, 7), (3, 8), (4, None), (5, None))
+    ]
+    pictures = np.stack([one.pixels for one in edit(crops_)])
+    identity = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
+    points = torch.from_numpy(np.stack([points_in(face_crop) * 96] * 5)).float()
+    vectors = identity.of(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), points).numpy()
+    same = float(vectors[0] @ vectors[1])
+    assert same > 0.6
+    for a, b in ((0, 2), (1, 2), (3, 4), (0, 3)):
+        assert float(vectors[a] @ vectors[b]) < same - 0.2
+
+
+def test_the_old_face_reaches_the_drawing_only_through_its_code(edit, face_crop):
+    """At level 2 no number of the code is left: pixels under the mask cannot matter, but for who fits."""
+    chosen = method("newface")
+    strict = chosen.build(settings(chosen, {"level": 2, "match": "none"}), "cpu")
+    from moretta.networks.composer import ellipse
+
+    hidden = ellipse(96)[0, 0].numpy() >= 1
+    changed = face_crop.pixels.copy()
+    changed[hidden] = np.random.default_rng(0).integers(0, 256, (int(hidden.sum()), 3))
+    was, now = strict([face_crop])[0].pixels, strict([another(face_crop, pixels=changed)])[0].pixels
+    same_one = np.abs(was.astype(int) - now).max()
+    assert same_one <= 1
+    loose = edit([face_crop])[0].pixels.astype(int)
+    assert np.abs(loose - was).mean() > 0.5
+
+
+def test_points_that_cannot_be_right_are_replaced(face_crop):
+    from dataclasses import replace
+
+    from moretta.faces.crop import WIDE
+
+    inside = points_in(face_crop)
+    assert float(np.abs(inside - WIDE).max()) < 0.06
+    bad = Face(box=face_crop.face.box, points=np.zeros((5, 2)), score=1.0, detector="manual")
+    np.testing.assert_array_equal(points_in(replace(face_crop, face=bad)), WIDE)
+
+
+def test_without_torch_it_is_refused_before_anything_starts(monkeypatch):
+    import moretta.methods as methods
+
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="newface needs torch and safetensors") as caught:
+        require(method("newface"))
+    assert "moretta[generative]" in caught.value.hint
+    require(method("solid"))
