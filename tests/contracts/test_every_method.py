@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -122,7 +122,8 @@ def test_every_setting_changes_some_output(name: str):
         assert info.description, f"{name}: {key} has no description"
         assert info.default is not PydanticUndefined, f"{name}: {key} has no default"
         moved = False
-        for value in DISTINCT.get(info.annotation or str, []):
+        choices = get_args(info.annotation) or DISTINCT.get(info.annotation or str, [])
+        for value in choices:
             if accepted(name, key, value):
                 moved |= not np.array_equal(edited(name, photo, face, **{key: value}), usual)
         assert moved, f"{name}: {key} changes nothing"

@@ -40,10 +40,10 @@ def another(crop: Crop, **given) -> Crop:
 
 
 def test_an_identity_seed_decides_who_it_is_and_the_faces_own_seed_does_not(edit, face_crop):
+    import torch
+
     from moretta.networks.identity import Identity
     from moretta.weights import load
-
-    import torch
 
     crops_ = [
         another(face_crop, seed=seed, identity=identity)
@@ -87,7 +87,7 @@ def test_points_that_cannot_be_right_are_replaced(face_crop):
 
 
 def test_without_torch_it_is_refused_before_anything_starts(monkeypatch):
-    import moretta.methods as methods
+    from moretta import methods
 
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="newface needs torch and safetensors") as caught:

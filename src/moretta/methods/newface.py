@@ -30,7 +30,8 @@ class Newface(Settings):
 
     match: Literal["age,gender", "age", "gender", "none"] = Field(
         "age,gender",
-        description="what a new identity has in common with the old one, as it appears; it is kept by design",
+        description="what a new identity has in common with the old one, as it appears: kept by design;"
+        " a face shared through --identity is matched to nobody",
     )
     level: int = Field(
         0, ge=0, le=2, description="hardening: 64, 16 or 0 numbers of the attribute code are kept"
@@ -77,7 +78,11 @@ def build(settings: Newface, device: str) -> FaceEdit:
         return [Edited(pixels=np.ascontiguousarray(face)) for face in levels]
 
     def chosen(crop: Crop, old: np.ndarray) -> int:
-        rng = np.random.default_rng(crop.seed if crop.identity is None else crop.identity)
+        if (
+            crop.identity is not None
+        ):  # shared by faces that may look unlike: nothing is read from them
+            return pools.choose(pool, None, "none", np.random.default_rng(crop.identity))
+        rng = np.random.default_rng(crop.seed)
         wanted = None if settings.match == "none" else head.read(old)
         for _ in range(_TRIES):
             index = pools.choose(pool, wanted, settings.match, rng)

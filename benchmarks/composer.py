@@ -1,0 +1,232 @@
+"""What the composer hides and keeps, on photos of people who trained nothing.
+
+    python benchmarks/composer.py --data ../shared/data/eval/lfw --count 400 --out scratch/composer
+
+One photo a person, people with two photos or more; the face nearest the centre. Each face is drawn with
+its own, another person's and random identities, and once with each source of a leak replaced: another
+person's surroundings are the floor (their face under the same mask), an average face, points of the
+template, no attribute code. Pasted back through the pipeline's mask, then compared by recognisers that
+trained nothing (SFace; FaceNet where its file is found) with the same photo and with another one.
+
+Writes figures.json and, outside the repository, sheet.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from moretta.api import Anonymizer
+from moretta.faces import crop as crops
+from moretta.faces import mask as masks
+from moretta.faces.crop import WIDE
+from moretta.faces.recognise import Recogniser
+from moretta.methods import method
+from moretta.methods.newface import points_in
+from moretta.networks import pool as pools
+from moretta.networks.traits import TraitsHead
+from moretta.weights import load
+from moretta.weights.backends import composer
+
+FAR = ("1e-2", "1e-3", "1e-4")
+
+
+def faces_of(folder: Path, count: int) -> list[tuple[Any, Any, Any, Any]]:
+    """Return (photo, face, other photo, its face) of `count` people."""
+    finder = Anonymizer("solid")
+    found = []
+    people = sorted(one for one in folder.iterdir() if one.is_dir())
+    for person in people[:: max(1, len(people) // count)][:count]:
+        pair = []
+        for path in sorted(person.iterdir())[:2]:
+            photo = np.asarray(Image.open(path).convert("RGB"))
+            faces = finder.find(photo)
+            middle = np.array(photo.shape[1::-1]) / 2
+            faces.sort(key=lambda face: np.abs(face.points.mean(0) - middle).sum())
+            if faces:
+                pair += [photo, faces[0]]
+        if len(pair) == 4:
+            found.append(tuple(pair))
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="another composer's file")
+    parser.add_argument("--facenet", action="store_true", help="the catalogue's facenet, if found")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    given.out.mkdir(parents=True, exist_ok=True)
+    backend = composer(given.weights) if given.weights else composer()
+    chosen = method("newface")
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    pool = pools.build(pools.COUNT, pools.SEED, head)
+    people = faces_of(given.data, given.count)
+    side, n = backend.side, len(people)
+    views = [
+        crops.align(photo, face, np.zeros((1, 1), np.float32), template="wide", side=side, seed=i)
+        for i, (photo, face, _, _) in enumerate(people)
+    ]
+    pictures = torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    points = torch.from_numpy(np.stack([points_in(v) for v in views])).float()
+    noise = torch.from_numpy(np.random.default_rng(1).standard_normal((n, 64))).float()
+    with torch.inference_mode():
+        own = torch.cat([backend.identity(a, b) for a, b in zip(pictures.split(16), points.split(16), strict=True)])
+        codes = [
+            torch.cat([backend.known(a, b, level=level) for a, b in zip(pictures.split(16), noise.split(16), strict=True)])
+            for level in (0, 1, 2)
+        ]
+    rng = np.random.default_rng(2)
+    wanted = [head.read(one.numpy()) for one in own]
+
+    def picked(match: Any) -> torch.Tensor:
+        members = [pools.choose(pool, one, match, rng) for one in wanted]
+        return torch.from_numpy(pool.identities[members])
+
+    fits, free, swapped = picked("age,gender"), picked("none"), own.roll(7, 0)
+    average = torch.from_numpy(np.broadcast_to(WIDE, (n, 5, 2)).copy()).float()
+    elsewhere = pictures.roll(7, 0)
+    conditions = {
+        "own": (own, points, codes[0]),
+        "another's": (swapped, points, codes[0]),
+        "random, fitting": (fits, points, codes[0]),
+        "random": (free, points, codes[0]),
+        "random, fitting, level 1": (fits, points, codes[1]),
+        "random, fitting, level 2": (fits, points, codes[2]),
+        "random, level 2": (free, points, codes[2]),
+        "random, average points": (free, average, codes[0]),
+        "random, level 2, average points": (free, average, codes[2]),
+    }
+    recognisers = {"sface": Recogniser("sface")}
+    if given.facenet:
+        recognisers["facenet"] = Recogniser("facenet")
+    before = {k: np.concatenate([r.embed(p, [f]) for p, f, _, _ in people]) for k, r in recognisers.items()}
+    other = {k: np.concatenate([r.embed(p, [f]) for _, _, p, f in people]) for k, r in recognisers.items()}
+    finder = Anonymizer("solid")
+    figures: dict[str, Any] = {"people": n, "machine": platform.processor(), "date": time.strftime("%F"), "conditions": {}}
+    figures["real"] = {k: rates(k, np.zeros(0), (before[k] * other[k]).sum(1)) for k in recognisers}
+    sheet = [[np.asarray(Image.fromarray(p).resize((160, 160))) for p, *_ in people[:: max(1, n // 16)][:16]]]
+
+    def measure(name: str, drawn: np.ndarray, asked: torch.Tensor | None) -> None:
+        pasted = []
+        for (photo, face, _, _), view, edited in zip(people, views, drawn, strict=True):
+            canvas = photo.copy()
+            alpha, bounds = masks.redraw(face, photo.shape, scale=chosen.mask_scale, feather=chosen.mask_feather)
+            crops.paste(canvas, edited, view, alpha, bounds)
+            pasted.append(canvas)
+        row: dict[str, Any] = {}
+        for key, recogniser in recognisers.items():
+            after = np.concatenate([recogniser.embed(p, [f]) for p, (_, f, _, _) in zip(pasted, people, strict=True)])
+            row[key] = rates(key, (after * before[key]).sum(1), (after * other[key]).sum(1))
+        errors, found = [], 0
+        for canvas, (_, face, _, _) in zip(pasted, people, strict=True):
+            faces = [f for f in finder.find(canvas) if f.box.overlap(face.box) > 0.3]
+            found += bool(faces)
+            if faces:
+                gap = np.linalg.norm(faces[0].points - face.points, axis=1).mean()
+                errors.append(100 * gap / np.linalg.norm(face.points[0] - face.points[1]))
+        row["detected"] = found / n
+        row["points, % of eye distance, median"] = float(np.median(errors)) if errors else None
+        if asked is not None:
+            row |= read_back(backend, pasted, people, asked, own, head, wanted)
+        figures["conditions"][name] = row
+        print(name, json.dumps(row))
+        if len(sheet) < 9:
+            sheet.append([np.asarray(Image.fromarray(p).resize((160, 160))) for p in pasted[:: max(1, n // 16)][:16]])
+
+    with torch.inference_mode():
+        for name, (asked, where, code) in conditions.items():
+            parts = zip(pictures.split(16), where.split(16), asked.split(16), code.split(16), strict=True)
+            faces = torch.cat([backend.composed(p, backend.draw(backend.context(p), w, backend.rows(a, c))) for p, w, a, c in parts])
+            levels = ((faces.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+            measure(name, levels, asked)
+    strangers = ((elsewhere + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    measure("floor: a stranger's real face", strangers, None)
+    mean = np.broadcast_to(strangers.mean(0).round().astype(np.uint8), strangers.shape)
+    measure("floor: the average face", mean, None)
+    speed(backend, pictures, points, own, codes[0], figures)
+    (given.out / "figures.json").write_text(json.dumps(figures, indent=1))
+    Image.fromarray(np.vstack([np.hstack(row) for row in sheet])).save(given.out / "sheet.png")
+
+
+def rates(network: str, same: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Share of faces above each threshold, against the same photo and against another one."""
+    thresholds = load.catalogue()[network].thresholds
+    made = {}
+    for label, cosines in (("same", same), ("other", other)):
+        if len(cosines):
+            made |= {f"{label} {far}": float((cosines > thresholds[f"far_{far}"]).mean()) for far in FAR}
+            made[f"{label} mean"] = float(cosines.mean())
+    return made
+
+
+def read_back(backend: Any, pasted: list, people: list, asked: torch.Tensor, own: torch.Tensor, head: TraitsHead, wanted: list) -> dict[str, float]:
+    """Cosine of the asked identity in the photo as PNG, JPEG 90 and 75, and what the head reads."""
+    made, seen = {}, np.zeros((0, 48))
+    for label, quality in (("png", 0), ("jpeg 90", 90), ("jpeg 75", 75)):
+        vectors = []
+        for canvas, (_, face, _, _) in zip(pasted, people, strict=True):
+            shown = canvas
+            if quality:
+                file = BytesIO()
+                Image.fromarray(canvas).save(file, "JPEG", quality=quality)
+                shown = np.asarray(Image.open(file))
+            picture = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float()
+            vectors.append(backend.identify.of(picture, torch.from_numpy(face.points)[None].float()))
+        together = torch.cat(vectors)
+        made[f"cosine to asked, {label}"] = float((together * asked).sum(1).mean())
+        if label == "png":
+            made["cosine to own"] = float((together * own).sum(1).mean())
+            seen = together.numpy()
+    read = [head.read(one) for one in seen]
+    made["same band as before"] = float(np.mean([a.band == b.band for a, b in zip(read, wanted, strict=True)]))
+    made["same gender as before"] = float(np.mean([a.gender == b.gender for a, b in zip(read, wanted, strict=True)]))
+    return made
+
+
+def speed(backend: Any, pictures: torch.Tensor, points: torch.Tensor, own: torch.Tensor, code: torch.Tensor, figures: dict[str, Any]) -> None:
+    """CPU seconds a face for drawing alone, one thread, beside dense float32 convolutions."""
+    figures["cpu ms a face"] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        one = replace(backend, dtype=dtype)
+        for batch in (1, 16):
+            best = min(timed(one, pictures[:batch], points[:batch], own[:batch], code[:batch]) for _ in range(5))
+            figures["cpu ms a face"][f"{str(dtype)[6:]}, batch {batch}"] = round(1000 * best / batch, 2)
+    layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.rand(16, 128, 48, 48).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        layer(x)
+        start = time.process_time()
+        for _ in range(5):
+            layer(x)
+        each = (time.process_time() - start) / 5
+    figures["dense convolution, GFLOP/s of one thread"] = round(16 * 128 * 128 * 9 * 48 * 48 * 2 / each / 1e9)
+
+
+@torch.inference_mode()
+def timed(backend: Any, pictures: torch.Tensor, points: torch.Tensor, own: torch.Tensor, code: torch.Tensor) -> float:
+    """Return CPU seconds of one drawing."""
+    context = backend.context(pictures)
+    start = time.process_time()
+    backend.draw(context, points, backend.rows(own, code))
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(1)
+    main()
