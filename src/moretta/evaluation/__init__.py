@@ -24,7 +24,7 @@ from importlib.util import find_spec
 
 from moretta.errors import UsageError
 
-EXTRA = ("scipy", "sklearn", "matplotlib", "jinja2")
+EXTRA = ("scipy", "sklearn", "threadpoolctl", "matplotlib", "jinja2")
 
 
 def require_extra() -> None:

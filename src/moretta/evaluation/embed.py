@@ -144,7 +144,7 @@ class Cache:
         if path is None or not path.exists():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 keys, sizes, values = stored["keys"], stored["sizes"], stored["values"]
                 digest = stored["digest"].tobytes()
             if _digest(keys, sizes, values) != digest or sizes.sum() != len(values):

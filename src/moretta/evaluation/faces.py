@@ -185,16 +185,16 @@ def same_face(faces: Sequence[Face], wanted: Face) -> Face | None:
 def was_changed(clear: Pixels, anon: Pixels, face: Face) -> bool:
     """Whether the tool did anything to the face beyond encoding the photo again.
 
-    The mean difference within the ellipse (scale 1) is compared with twice that outside scale 1.8 and
-    half a grey level.
+    The upper quartile of the difference within the ellipse (scale 1) is compared with twice that
+    outside scale 1.8 and one grey level: a quartile, because other faces there may be changed too.
     """
     difference = np.abs(clear.astype(np.int16) - anon.astype(np.int16)).mean(2)
     radius = _radius(face, clear.shape)
     inside, outside = radius <= 1, radius > 1.8
     if not inside.any():
         return bool(difference.any())
-    elsewhere = float(difference[outside].mean()) if outside.any() else 0.0
-    return float(difference[inside].mean()) > 2 * elsewhere + 0.5
+    elsewhere = float(np.quantile(difference[outside], 0.75)) if outside.any() else 0.0
+    return float(np.quantile(difference[inside], 0.75)) > 2 * elsewhere + 1
 
 
 def changed_area(clear: Pixels, anon: Pixels, face: Face) -> Mask:
