@@ -268,3 +268,70 @@ def test_no_word_that_promises_too_much(run):
     html = page(run(blocked)).lower()
     for word in ("anonymous", " safe", "guarantee", "gdpr"):
         assert word not in html
+
+
+def test_the_command_writes_both_files(
+    people_on_disk, drawn_networks, moretta, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("moretta.evaluation.gates.GATES", ())
+    before, after = people_on_disk(pixelated)
+    out = tmp_path / "report"
+    code, text, err = moretta(
+        *("evaluate", "--original", before, "--anonymized", after, "--report", out),
+        *("--profile", "quick"),
+    )
+    assert code == 3, err  # ten people are no verdict
+    assert "10 people in part E; 100 are needed" in text
+    report = schema.read((out / "report.json").read_text())
+    assert page(report) == (out / "report.html").read_text()
+    assert {path.name for path in out.iterdir()} == {"report.json", "report.html"}
+
+
+def test_methods_are_compared(drawn_networks, people_on_disk, moretta, tmp_path, monkeypatch):
+    """The methods themselves are replaced: two of them, one better than the other."""
+    monkeypatch.setattr("moretta.evaluation.gates.GATES", ())
+    before, _ = people_on_disk(unchanged, people=24)
+
+    def protected(data, folder, name, strength, seed):
+        change = blocked if name == "solid" else pixelated
+        for path in data.rglob("*.png"):
+            target = folder / path.relative_to(data)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(change(np.asarray(Image.open(path)))).save(target)
+
+    monkeypatch.setattr("moretta.cli.benchmark._protected", protected)
+    out = tmp_path / "bench"
+    code, text, err = moretta(
+        "benchmark", "--methods", "solid,pixelate:0.5", "--data", before, "--out", out
+    )
+    assert code == 0, err
+    rows = json.loads((out / "benchmark.json").read_text())
+    assert [row["method"] for row in rows] == ["solid", "pixelate-0.5"]
+    assert rows[1]["top1"] > rows[0]["top1"]
+    assert rows[1]["faces_found"] > rows[0]["faces_found"]
+    assert "pixelate-0.5" in text
+    html = (out / "benchmark.html").read_text()
+    assert html.count("<svg") == 1
+    seen = Checked()
+    seen.feed(html)
+    assert not seen.open
+    assert (out / "reports" / "solid" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("methods", "fault"),
+    [
+        ("blurr", "did you mean blur?"),
+        ("blur:much", "has no strength"),
+        ("blur:7", "strength is 7"),
+        ("solid:0.5", "solid has no scale of strength"),
+        ("blur,blur", "names blur twice"),
+        (",", "--methods is empty"),
+    ],
+)
+def test_methods_that_cannot_be_compared(moretta, tmp_path, methods, fault):
+    code, _, err = moretta(
+        "benchmark", "--methods", methods, "--data", tmp_path, "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert fault in err

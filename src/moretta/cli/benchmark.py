@@ -14,6 +14,8 @@ from moretta.errors import UsageError
 if TYPE_CHECKING:
     from moretta.evaluation.report.schema import Report
 
+SHOWN = ("method", "verdict", "best_attack", "top1", "top1_upper", "a8_top1", "faces_found")
+
 
 def command(
     data: Annotated[Path, typer.Option(help="Folder of photos, one folder a person.")],
@@ -115,8 +117,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for key in rows[0] if rows else ():
-        table.add_column(key.replace("_", " "), overflow="fold")
+    for key in SHOWN:
+        table.add_column(key.replace("_", " "), no_wrap=key == "method")
     for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+        table.add_row(*("-" if row[key] is None else str(row[key]) for key in SHOWN))
     Console(file=sys.stdout).print(table)
