@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moretta.evaluation import gates, ladder
-from moretta.evaluation.attackers import ATTACKERS, NOT_HERE, decides
+from moretta.evaluation.attackers import ATTACKERS, NOT_HERE, decides, perceptron
 from moretta.evaluation.attackers import mapping as maps
 from moretta.evaluation.attackers.head import learnt
 from moretta.evaluation.attackers.operator import wiener
@@ -22,6 +22,12 @@ def where():
     return gates.layout({"T": 60, "V": 30, "E": 40})
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(perceptron, "LEAST_STEPS", 40)
+    monkeypatch.setattr(perceptron, "EPOCHS", 1)
+
+
 def rate(row):
     return row.all.top1.v
 
@@ -31,7 +37,7 @@ def test_every_attacker_answers_or_says_why_not(attacker, where):
     clear = gates.drawn(where)
     given = gates.case(where, clear, clear, context={"hair": clear})
     row = ladder.attack(attacker, given, where, "drawn")
-    assert row.status == ("skipped" if attacker.pixels else "ok")
+    assert row.status == ("skipped" if attacker.pixels else "ok"), row.reason
     assert bool(row.reason) == attacker.pixels
     if row.status == "ok":
         assert row.all.top1.lo <= row.all.top1.v <= row.all.top1.hi
@@ -97,6 +103,28 @@ def test_cca_finds_the_shared_direction():
     assert strength[1] < 0.1
     assert np.abs(left[0, 0]) > 5 * np.abs(left[1:, 0]).max()
     assert np.abs(right[4, 0]) > 5 * np.abs(right[:4, 0]).max()
+
+
+def test_the_network_learns_the_way_back_and_the_same_way_twice(where, monkeypatch):
+    """Half of the vectors, by their first component, are turned in another way than the others."""
+    clear = gates.drawn(where)
+    anon = unit(np.where(clear[:, :1] > 0, clear, np.roll(-clear, 1, axis=1)))
+    given = gates.case(where, clear, anon)
+    rows, own = where.rows("T"), where.rows("E")
+    monkeypatch.setattr(perceptron, "LEAST_STEPS", 120)
+    first, second = (perceptron.learnt(anon[rows], clear[rows], 5)(anon[own]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    mapped = (first * clear[own]).sum(1).mean()
+    assert mapped > (anon[own] * clear[own]).sum(1).mean() + 0.1
+    assert [c.trained for c in perceptron.candidates(given, rows)] == [False, True]
+
+
+def test_a_missing_package_is_a_reason(where, monkeypatch):
+    monkeypatch.setattr("moretta.evaluation.ladder.find_spec", lambda name: None)
+    clear = gates.drawn(where)
+    attacker = next(a for a in ATTACKERS if a.name == "A4-mlp")
+    row = ladder.attack(attacker, gates.case(where, clear, clear), where, "drawn")
+    assert (row.status, row.reason) == ("skipped", "needs torch")
 
 
 def test_a_head_ignores_what_changes_within_people():

@@ -66,6 +66,19 @@ def test_the_changed_area_is_what_was_painted(textured):
     assert (area & truth).sum() / (area | truth).sum() > 0.9
 
 
+def test_patches_that_kept_their_colour_are_not_surroundings(textured):
+    anon = textured.copy()
+    rng = np.random.default_rng(3)
+    cells = rng.uniform(size=(13, 10)) < 0.4
+    patchy = np.kron(cells, np.ones((10, 10))) > 0
+    anon[50:180, 70:170][patchy] ^= 128
+    anon[:20, :20] = 0  # another face, far away
+    area = faces.changed_area(textured, anon, face(90, 70, 60))
+    assert area[65:165, 85:155].mean() > 0.97
+    assert area[:20, :20].all()
+    assert not area[:20, 30:60].any()
+
+
 def test_where_nothing_changed_the_ellipse_stands_for_the_face(textured):
     area = faces.changed_area(textured, textured, face(90, 70, 60))
     assert 0.05 < area.mean() < 0.5

@@ -200,8 +200,9 @@ def was_changed(clear: Pixels, anon: Pixels, face: Face) -> bool:
 def changed_area(clear: Pixels, anon: Pixels, face: Face) -> Mask:
     """Return what the anonymiser changed, (height, width): the attacker of A8 sees only the rest.
 
-    Pixels that differ by more than CHANGED, specks removed, gaps closed; where that is less than a
-    fiftieth of the ellipse about the face, the ellipse itself.
+    Pixels that differ by more than CHANGED, specks removed, gaps closed, and the convex hull of what
+    touches the ellipse about the face: a pixelated cheek that happens to keep its colour is no part
+    of the surroundings. Where less than a fiftieth of the ellipse changed, the ellipse itself.
     """
     difference = np.abs(clear.astype(np.int16) - anon.astype(np.int16)).max(2)
     rough = (difference > CHANGED).astype(np.uint8)
@@ -211,7 +212,14 @@ def changed_area(clear: Pixels, anon: Pixels, face: Face) -> Mask:
     ellipse: Mask = _radius(face, clear.shape) <= CONTEXT_SCALE
     if (closed & ellipse).sum() < ellipse.sum() / 50:
         return ellipse
-    return closed
+    _, component = cv2.connectedComponents(closed.astype(np.uint8))
+    touching = np.unique(component[closed & ellipse])
+    y, x = np.nonzero(np.isin(component, touching) & closed)
+    corners: Any = cv2.convexHull(np.stack([x, y], axis=1).astype(np.int32))
+    hull = np.zeros(closed.shape, np.uint8)
+    cv2.fillConvexPoly(hull, corners, 1)
+    area: Mask = closed | (hull > 0)
+    return area
 
 
 def _radius(face: Face, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

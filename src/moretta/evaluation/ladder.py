@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -126,6 +127,9 @@ def attack(attacker: Attacker, case: Case, layout: Layout, recogniser: str) -> R
         floor=attacker.floor,
         status="skipped",
     )
+    absent = [name for name in attacker.packages if find_spec(name) is None]
+    if absent:
+        return replace(row, reason=f"needs {', '.join(absent)}")
     if attacker.pixels and (case.clear_crops is None or case.embed is None):
         return replace(row, reason="needs pictures, and only vectors are there")
     if attacker.floor and not case.context:

@@ -14,6 +14,7 @@ from moretta.evaluation.attackers import (
     naive,
     operator,
     parrot,
+    perceptron,
     permutation,
     restorer,
 )
@@ -36,6 +37,7 @@ ATTACKERS: tuple[Attacker, ...] = (
     mapping.PROCRUSTES,
     mapping.RIDGE_MAP,
     mapping.CCA,
+    perceptron.PERCEPTRON,
     context.CONTEXT,
 )
 

@@ -7,7 +7,7 @@ with other noise levels, because the best picture is not always the best known o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,29 +30,38 @@ def wiener(crops: Pixels, width: float, noise: float) -> Pixels:
 
     width: sigma in sides of the crop. The crop is mirrored at its edges, so that they do not ring.
     """
-    side = crops.shape[1]
-    pad = min(side - 1, int(np.ceil(3 * width * side)) + 1)
-    whole = np.pad(
-        crops.astype(np.float32), ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect"
-    )
-    frequency = np.fft.fftfreq(whole.shape[1])
-    half = np.fft.rfftfreq(whole.shape[2])
-    response = np.exp(
-        -2 * (np.pi * width * side) ** 2 * (frequency[:, None] ** 2 + half[None] ** 2)
-    )
-    filtered = response / (response**2 + noise)
-    spectrum = np.fft.rfft2(whole, axes=(1, 2)) * filtered[None, :, :, None]
-    sharp = np.fft.irfft2(spectrum, s=whole.shape[1:3], axes=(1, 2))
-    inner: Pixels = np.clip(np.rint(sharp[:, pad:-pad, pad:-pad]), 0, 255).astype(np.uint8)
-    return inner
+    return _filtered(_spectrum(crops), crops.shape[1], width, noise)
+
+
+def _spectrum(crops: Pixels) -> Any:
+    """(n, side, side, 3) -> (n, 3, 2 side, side + 1): of the crop between its mirror images."""
+    from scipy.fft import rfft2
+
+    pad = crops.shape[1] // 2
+    flat = crops.transpose(0, 3, 1, 2).astype(np.float32)
+    around = ((0, 0), (0, 0), (pad, pad), (pad, pad))
+    return rfft2(np.pad(flat, around, mode="symmetric"))
+
+
+def _filtered(spectrum: Any, side: int, width: float, noise: float) -> Pixels:
+    from scipy.fft import irfft2
+
+    whole, pad = spectrum.shape[2], side // 2
+    row, column = np.fft.fftfreq(whole)[:, None], np.fft.rfftfreq(whole)[None]
+    response = np.exp(-2 * (np.pi * width * side) ** 2 * (row**2 + column**2))
+    factor = (response / (response**2 + noise)).astype(np.float32)
+    sharp = irfft2(spectrum * factor, s=(whole, whole))[..., pad : pad + side, pad : pad + side]
+    inner: Pixels = np.clip(np.rint(sharp), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(inner)
 
 
 def fitted(anon: Pixels, clear: Pixels) -> list[tuple[float, float, float]]:
     """Return (squared error, width, noise) for every setting, best first."""
     found = []
+    spectrum, side = _spectrum(anon), anon.shape[1]
     for width in WIDTHS:
         for noise in NOISE:
-            restored = wiener(anon, width, noise).astype(np.float32)
+            restored = _filtered(spectrum, side, width, noise).astype(np.float32)
             found.append((float(((restored - clear) ** 2).mean()), width, noise))
     return sorted(found)
 
