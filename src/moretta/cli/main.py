@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from moretta import __version__
-from moretta.cli import anonymize, demo, detect, doctor, methods, sample, weights
+from moretta.cli import (
+    anonymize,
+    benchmark,
+    demo,
+    detect,
+    doctor,
+    evaluate,
+    methods,
+    sample,
+    weights,
+)
 from moretta.errors import MorettaError, one_line
 
 EPILOG = (
@@ -26,6 +36,8 @@ app = typer.Typer(
 )
 app.command("anonymize", epilog=EPILOG)(anonymize.command)
 app.command("detect", epilog=EPILOG)(detect.command)
+app.command("evaluate")(evaluate.command)
+app.command("benchmark")(benchmark.command)
 app.command("methods")(methods.command)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)

@@ -39,7 +39,29 @@ ARCFACE: Points = (
     )
     + 0.5
 ) / 112
-TEMPLATES: dict[str, Points] = {"tight": TIGHT, "wide": WIDE, "arcface": ARCFACE}
+#: FaceNet's crop, a detector's box with a margin: scale and centre were chosen on 130 people who are
+#: in no evaluation (`benchmarks/facenet_crop.py`).
+FACENET: Points = (TIGHT - [0.5, 0.38]) / 1.15 + 0.5
+#: dlib's chip of 150 px, as `networks.recogniser.CHIP_POINTS` derives it from dlib's own template.
+DLIB: Points = (
+    np.array(
+        [
+            [47.7335, 47.1315],
+            [100.2815, 47.1315],
+            [74.0075, 78.4687],
+            [51.8388, 100.9111],
+            [96.1762, 100.9111],
+        ]
+    )
+    / 150
+)
+TEMPLATES: dict[str, Points] = {
+    "tight": TIGHT,
+    "wide": WIDE,
+    "arcface": ARCFACE,
+    "facenet": FACENET,
+    "dlib": DLIB,
+}
 
 #: Where YuNet draws its box on the tight template: median over 3,138 LFW photos of the
 #: evaluation pack (centre and size in tight sides); `benchmarks/judge_thresholds.py`.

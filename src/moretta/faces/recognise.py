@@ -33,10 +33,15 @@ class Preprocessing:
     bgr: bool = False
 
 
+#: How the catalogue's recognisers want their crops; any other network gets what the caller states.
+KNOWN = {"sface": Preprocessing(), "facenet": Preprocessing(template="facenet", side=160)}
+
+
 class Recogniser:
     """Any ONNX recogniser with one image input and one vector output.
 
-    network: a name in the catalogue, or the path of an ONNX file.
+    network: a name in the catalogue, or the path of an ONNX file. preprocessing: the catalogue's
+    recognisers have their own in KNOWN.
     Raises WeightsRejected for a file that is missing, altered or not of this form.
     """
 
@@ -49,7 +54,7 @@ class Recogniser:
         threads: int = 1,
     ) -> None:
         self.name = str(network)
-        self.preprocessing = preprocessing or Preprocessing()
+        self.preprocessing = preprocessing or KNOWN.get(self.name, Preprocessing())
         self._session: Any = load.open_onnx(network, device=device, threads=threads)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(self._session.get_outputs()) != 1:
@@ -72,6 +77,13 @@ class Recogniser:
 
     def embed_crops(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """Return one unit vector a crop; crops: (n, side, side, 3) RGB 0..255."""
+        vectors = self.raw(crops)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: npt.NDArray[np.float32] = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+        return unit
+
+    def raw(self, crops: Pixels) -> npt.NDArray[np.float32]:
+        """Return the network's own vectors, whose length tells how sure it is; crops as above."""
         wanted = self.preprocessing
         batch: Any = crops[..., ::-1] if wanted.bgr else crops
         batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32)
@@ -83,10 +95,7 @@ class Recogniser:
                 for i in range(0, len(batch), 8)
             ]
         )
-        vectors = vectors.reshape(len(crops), -1)
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: npt.NDArray[np.float32] = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
-        return unit
+        return vectors.reshape(len(crops), -1)
 
 
 def threshold(far: str, network: str = JUDGE) -> float:

@@ -1,9 +1,10 @@
-"""Foreign weights into the files that ship in `bundled/`: python -m moretta.weights.convert NAME SOURCE OUTPUT.
+"""Foreign weights into the files that we open: python -m moretta.weights.convert NAME SOURCE OUTPUT.
 
 Promise   the same source gives the same bytes; nothing in a source is ever run.
-Assumes   the four sources that catalogue.toml names. Anything else is refused, not guessed at.
+Assumes   the sources that catalogue.toml names. Anything else is refused, not guessed at.
 Not here  finding and checking the finished files: load.py.
-Sources   ONNX specification (opsets 9 and 21); davisking/dlib: serialize.h, float_details.h, cuda/tensor.h.
+Sources   ONNX specification (opsets 9, 18 and 21); davisking/dlib: serialize.h, float_details.h,
+          cuda/tensor.h; Keras 2 layers; davidsandberg/facenet (per-image standardisation).
 Checked   tests/weights/test_convert.py; benchmarks/check_dlib.py compares with dlib itself.
 """
 
@@ -412,6 +413,200 @@ class _Stream:
         return params.reshape(inputs, outputs)
 
 
+# ---- FaceNet ---------------------------------------------------------------------------------
+
+_FACENET_SIDE = 160
+_FACENET_LAYERS = 426
+_FACENET_LAMBDA = "_ScaleSum"  # its code is never run: input + scale * branch, by its arguments
+
+
+def convert_facenet(source: bytes) -> bytes:
+    """Return FaceNet (Inception-ResNet-v1, 128 numbers) as ONNX, made from a Keras 2 HDF5 file.
+
+    The file's own list of layers is followed; any layer, setting or array beyond those of this
+    network is refused. Batch normalisation and the residual scale are folded into the convolutions
+    (in float64). The input is RGB 0..255, (n, 3, 160, 160); the standardisation of each picture,
+    (x - mean) / max(deviation, 1 / sqrt(count)), is in the graph.
+    """
+    import io
+    import json
+
+    import h5py
+    from onnx import TensorProto, helper
+
+    try:
+        file = h5py.File(io.BytesIO(source), "r")
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        stored = file["model_weights"]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _foreign("facenet", "it is not a Keras 2 model in HDF5") from error
+    if len(layers) != _FACENET_LAYERS:
+        raise _foreign("facenet", f"{len(layers)} layers, not {_FACENET_LAYERS}")
+    drawn = _Keras(stored)
+    try:
+        for layer in layers:
+            drawn.add(layer)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _foreign("facenet", f"a layer without its parts: {error}") from error
+    if drawn.last_shape != 128 or len(drawn.used) != len(drawn.stored_names()):
+        raise _foreign("facenet", "arrays are left over, or the last layer has another length")
+    shape: list[str | int | None] = ["n", 3, _FACENET_SIDE, _FACENET_SIDE]
+    graph = helper.make_graph(
+        drawn.nodes,
+        "facenet",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", 128])],
+        drawn.constants,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return _finished(helper.make_model(graph, opset_imports=opset, ir_version=9))
+
+
+class _Keras:
+    """Layers of a Keras 2 functional model, one after the other, as ONNX nodes."""
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = stored
+        self.used: set[str] = set()
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.last_shape = 0
+        self._outputs: dict[str, str] = {}  # layer -> ONNX name
+        self._waiting: dict[str, tuple[Tensor, Tensor | None, list[int], bool]] = {}
+
+    def stored_names(self) -> set[str]:
+        names: set[str] = set()
+        self._stored.visit(
+            lambda name: names.add(name) if hasattr(self._stored[name], "shape") else None
+        )
+        return names
+
+    def add(self, layer: dict[str, Any]) -> None:
+        kind, name, config = layer["class_name"], layer["name"], layer["config"]
+        inputs = [each[0] for each in layer["inbound_nodes"][0]] if layer["inbound_nodes"] else []
+        if kind == "InputLayer":
+            if config["batch_input_shape"][1:] != [_FACENET_SIDE, _FACENET_SIDE, 3]:
+                raise _foreign("facenet", f"pictures of shape {config['batch_input_shape']}")
+            self._outputs[name] = self._standardised()
+        elif kind == "Conv2D":
+            self._convolution(name, config, inputs[0])
+        elif kind == "Dense":
+            self._keep(name, config, [], ["activation"])
+            self._waiting[name] = (self._array(name, "kernel").T, None, [], False)
+            self._outputs[name] = self._outputs[inputs[0]]
+        elif kind == "BatchNormalization":
+            self._normalised(name, config, inputs[0])
+        elif kind == "Activation" and config["activation"] == "relu":
+            self._outputs[name] = self._node("Relu", [self._made(inputs[0])], name)
+        elif kind == "MaxPooling2D" and config["padding"] == "valid":
+            sizes = {"kernel_shape": config["pool_size"], "strides": config["strides"]}
+            self._outputs[name] = self._node("MaxPool", [self._made(inputs[0])], name, **sizes)
+        elif kind == "Concatenate" and config["axis"] == 3:
+            made = [self._made(each) for each in inputs]
+            self._outputs[name] = self._node("Concat", made, name, axis=1)
+        elif kind == "Lambda" and name.endswith(_FACENET_LAMBDA) and len(inputs) == 2:
+            branch = self._made(inputs[1], float(config["arguments"]["scale"]))
+            self._outputs[name] = self._node("Add", [self._made(inputs[0]), branch], name)
+        elif kind == "GlobalAveragePooling2D":
+            mean = self._node("GlobalAveragePool", [self._made(inputs[0])], f"{name}_map")
+            self._outputs[name] = self._node("Flatten", [mean], name, axis=1)
+        elif kind == "Dropout":
+            self._outputs[name] = self._outputs[inputs[0]]
+        else:
+            raise _foreign("facenet", f"a layer {name} of kind {kind}")
+
+    def _keep(self, name: str, config: dict[str, Any], ones: list[str], linear: list[str]) -> None:
+        """Refuse settings that would change the arithmetic."""
+        if any(config[key] != [1, 1] for key in ones) or any(config[k] != "linear" for k in linear):
+            raise _foreign("facenet", f"{name} has settings that this network does not have")
+
+    def _array(self, layer: str, what: str) -> Tensor:
+        import numpy as np
+
+        path = f"{layer}/{layer}/{what}:0"
+        array: Tensor = np.asarray(self._stored[path], np.float32)
+        if not np.isfinite(array).all():
+            raise _foreign("facenet", f"{path} is not finite")
+        self.used.add(path)
+        return array
+
+    def _convolution(self, name: str, config: dict[str, Any], source: str) -> None:
+        self._keep(name, config, ["dilation_rate"], ["activation"])
+        kernel = self._array(name, "kernel").transpose(3, 2, 0, 1)
+        bias = self._array(name, "bias") if config["use_bias"] else None
+        same = config["padding"] == "same"
+        if same and config["strides"] != [1, 1]:
+            raise _foreign("facenet", f"{name} pads unevenly")
+        self._outputs[name] = self._made(source)
+        self._waiting[name] = (kernel, bias, config["strides"], same)
+
+    def _normalised(self, name: str, config: dict[str, Any], source: str) -> None:
+        """Fold gamma = 1, beta, mean and variance into the layer before."""
+        import numpy as np
+
+        if config["scale"] or source not in self._waiting:
+            raise _foreign("facenet", f"{name} does not follow a convolution")
+        kernel, bias, strides, same = self._waiting.pop(source)
+        if bias is not None:
+            raise _foreign("facenet", f"{source} has a bias before it is normalised")
+        variance = self._array(name, "moving_variance").astype(np.float64)
+        factor = 1 / np.sqrt(variance + config["epsilon"])
+        beta = self._array(name, "beta") - self._array(name, "moving_mean") * factor
+        folded = (kernel * factor.reshape([-1] + [1] * (kernel.ndim - 1))).astype(np.float32)
+        self._waiting[source] = (folded, beta.astype(np.float32), strides, same)
+        self._outputs[name] = self._emit(source, "vector" if kernel.ndim == 2 else name)
+
+    def _made(self, layer: str, scale: float = 1.0) -> str:
+        """Return the ONNX name of a layer's output; a convolution that waits is written now."""
+        if layer in self._waiting:
+            kernel, bias, strides, same = self._waiting[layer]
+            if bias is None:
+                raise _foreign("facenet", f"{layer} is neither normalised nor biased")
+            self._waiting[layer] = (kernel * scale, bias * scale, strides, same)
+            self._outputs[layer] = self._emit(layer, layer)
+        elif scale != 1:
+            raise _foreign("facenet", f"{layer} is scaled but no convolution")
+        return self._outputs[layer]
+
+    def _emit(self, layer: str, name: str) -> str:
+        kernel, bias, strides, same = self._waiting.pop(layer)
+        self.last_shape = len(kernel)
+        inputs = [self._outputs[layer], self._constant(f"{layer}_weight", kernel)]
+        inputs.append(self._constant(f"{layer}_bias", bias))
+        if kernel.ndim == 2:
+            return self._node("Gemm", inputs, name, transB=1)
+        half = [(side - 1) // 2 if same else 0 for side in kernel.shape[2:]]
+        return self._node("Conv", inputs, name, strides=strides, pads=half + half)
+
+    def _standardised(self) -> str:
+        import numpy as np
+
+        axes = self._constant("picture:axes", np.array([1, 2, 3], np.int64))
+        least = np.array(1 / np.sqrt(3 * _FACENET_SIDE**2), np.float32)
+        mean = self._node("ReduceMean", ["data", axes], "picture:mean", keepdims=1)
+        centred = self._node("Sub", ["data", mean], "picture:centred")
+        square = self._node("Mul", [centred, centred], "picture:square")
+        variance = self._node("ReduceMean", [square, axes], "picture:variance", keepdims=1)
+        deviation = self._node("Sqrt", [variance], "picture:deviation")
+        bounded = self._node(
+            "Max", [deviation, self._constant("picture:least", least)], "picture:bounded"
+        )
+        return self._node("Div", [centred, bounded], "picture:standardised")
+
+    def _node(self, kind: str, inputs: list[str], name: str, **settings: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [name], **settings))
+        return name
+
+    def _constant(self, name: str, array: Any) -> str:
+        import numpy as np
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+
 # ---- one call --------------------------------------------------------------------------------
 
 
@@ -428,7 +623,7 @@ def packed(tensors: dict[str, Tensor], source: bytes) -> bytes:
 
 
 def convert(name: str, source: bytes) -> bytes:
-    """Return the file that ships as `name`, made from its source."""
+    """Return the file that the catalogue calls `name`, made from its source."""
     if name == "dlib":
         return packed(convert_dlib(source), source)
     return _ONNX[name](source)
@@ -441,7 +636,12 @@ def _foreign(name: str, what: str) -> WeightsRejected:
     )
 
 
-_ONNX = {"centerface": convert_centerface, "yunet": convert_yunet, "sface": convert_sface}
+_ONNX = {
+    "centerface": convert_centerface,
+    "yunet": convert_yunet,
+    "sface": convert_sface,
+    "facenet": convert_facenet,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -53,6 +53,7 @@ class Entry:
     input: Mapping[str, Any] = field(default_factory=dict)
     session: Mapping[str, str] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    ships: bool = True
 
 
 @functools.cache
@@ -82,6 +83,12 @@ def locate(name: str) -> Path:
     return path
 
 
+def present(name: str) -> bool:
+    """Whether a file of the network's name lies in one of the folders; it is not checked here."""
+    wanted = entry(name)
+    return any((folder / wanted.file).exists() for folder in folders())
+
+
 def read_bytes(name: str) -> bytes:
     """Return the network's file; exactly these bytes were checked."""
     wanted = entry(name)
@@ -92,9 +99,14 @@ def read_bytes(name: str) -> bytes:
 
 
 def verify() -> list[tuple[Entry, bool, str]]:
-    """Check every file afresh: its entry, whether it is in order, and if not, why."""
+    """Check every file afresh: its entry, whether it is in order, and if not, why.
+
+    A network that does not ship is checked where somebody has put it, and otherwise left out.
+    """
     checked = []
     for wanted in catalogue().values():
+        if not present(wanted.name) and not wanted.ships:
+            continue
         try:
             read_bytes(wanted.name)
         except WeightsRejected as error:
@@ -190,7 +202,8 @@ def _found(wanted: Entry) -> Path:
     raise WeightsRejected(
         f"{wanted.file} is missing",
         hint=f"put it into {folders()[-1]} or a folder named by {FOLDER_VARIABLE}; "
-        f"it is made from {wanted.origin.get('package', 'its origin in catalogue.toml')}",
+        f"it is made from {wanted.origin.get('package', 'its origin in catalogue.toml')}"
+        f" by python -m moretta.weights.convert {wanted.name}",
     )
 
 

@@ -1,0 +1,538 @@
+"""One evaluation from beginning to end: two folders in, a report out.
+
+Order of work: pair, find faces, split people, then one recogniser after the other: crops, vectors,
+every attacker. Gates before, verdict after. Two runs give the same report but for times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from moretta import __version__
+from moretta.errors import UsageError, WeightsRejected
+from moretta.evaluation import faces, ladder, require_extra, verification
+from moretta.evaluation.attackers import ATTACKERS, NOT_HERE
+from moretta.evaluation.attackers.attack import Case
+from moretta.evaluation.attackers.head import learnt
+from moretta.evaluation.embed import RECOGNISERS, Cache, Embedder, embedder, vectors
+from moretta.evaluation.forensic import equalised, residual_features, told_apart
+from moretta.evaluation.gates import Gate, sane, self_test
+from moretta.evaluation.intervals import over_genuine
+from moretta.evaluation.ladder import Layout, Row
+from moretta.evaluation.pairs import FOLDERS, Pairing, paired
+from moretta.evaluation.report import schema
+from moretta.evaluation.splits import check_disjoint, parts, probes_of
+from moretta.evaluation.utility import utility
+from moretta.evaluation.verdict import (
+    LEAST_BASELINE,
+    MOST_WITHOUT_OUTPUT,
+    Verdict,
+    chance_gate,
+    deciding,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from moretta.evaluation.attackers.attack import Floats, Ints
+    from moretta.evaluation.intervals import Estimate
+
+PROFILES: dict[str, tuple[tuple[str, ...], bool]] = {  # recognisers, mirror images too
+    "quick": (("sface",), False),
+    "standard": (RECOGNISERS, True),
+    "full": (RECOGNISERS, True),
+}
+LEAST_PEOPLE = 12  # in all: fewer cannot be split
+VERSIONS = ("numpy", "scipy", "scikit-learn", "onnxruntime", "opencv-python-headless", "torch")
+Listener = Callable[[str], None]
+
+
+class Options(BaseModel):
+    """How an evaluation runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: Literal["quick", "standard", "full"] = "standard"
+    scenario: Literal["published", "bystander", "series"] = "bystander"
+    identities: str = FOLDERS
+    labelled: Literal["centre", "largest"] = "centre"
+    seed: int = Field(0, ge=0)
+    recognisers: tuple[str, ...] = ()  # empty: those of the profile
+    trained_with: tuple[str, ...] = ()
+    cache: Path | None = None
+    method: dict[str, Any] = Field(default_factory=dict)  # what is known about the tool
+    gates: bool = True  # the self-test before anything else
+
+
+def evaluate(
+    original: Path, anonymised: Path, options: Options, *, listener: Listener | None = None
+) -> schema.Report:
+    """Evaluate the output of any tool. Raises UsageError for folders and labels that do not fit."""
+    require_extra()
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # more threads change sums in the last digit, and fight each other
+        return _evaluated(original, anonymised, options, listener)
+
+
+def _evaluated(
+    original: Path, anonymised: Path, options: Options, listener: Listener | None
+) -> schema.Report:
+    start, say = time.monotonic(), listener or (lambda _: None)
+    pairing = paired(original, anonymised, options.identities)
+    cache = Cache(options.cache)
+    say(f"finding faces in {len(pairing.pairs)} photos")
+    finder = faces.Finder("yunet", cache)
+    found, ledger = faces.samples(pairing.pairs, finder, rule=options.labelled)
+    where = placed(found, pairing, options.seed)
+    _refuse_few(where)
+    gates = self_test() if options.gates else []
+    cache.save()
+    around = faces.surroundings(found)
+    rows: list[Row] = []
+    baselines: list[Row] = []
+    linked: list[schema.Linkability] = []
+    forensic: dict[str, float | None] = {}
+    networks: list[schema.RecogniserPart] = []
+    spaces: dict[str, tuple[Floats, Floats]] = {}
+    wanted, flip = PROFILES[options.profile]
+    for name in options.recognisers or wanted:
+        try:
+            network = embedder(name)
+        except WeightsRejected as error:
+            networks.append(_absent(name, flip, options, error))
+            continue
+        say(f"{name}: vectors of {len(found)} faces")
+        case = _case(found, where, network, around, cache, options.seed, flip=flip)
+        cache.save()
+        spaces[name] = (case.clear, case.anon["clear"])
+        base = ladder.baseline(case, where, name)
+        baselines.append(base)
+        rows += ladder.climb(ATTACKERS, case, where, name, listener=say)
+        linked += linkability(case, where, name)
+        if not forensic:
+            forensic = {name: _forensic(case, where)}
+        networks.append(_network(network, base, flip, options))
+        cache.save()
+    say("utility")
+    useful, not_measured = utility(found, where, cache, spaces, seed=options.seed)
+    cache.save()
+    gates += _in_run(rows, baselines, where, ledger)
+    without = ledger.no_output / max(ledger.photos, 1)
+    concluded = verdict(
+        rows,
+        baselines,
+        gates,
+        scenario=options.scenario,
+        profile=options.profile,
+        trained_with=options.trained_with,
+        without_output=without,
+        coverage=ledger.coverage,
+    )
+    best = concluded.best
+    return schema.Report(
+        schema=schema.SCHEMA,
+        run=schema.Run(
+            utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - start, 1),
+            moretta=__version__,
+            seed=options.seed,
+            profile=options.profile,
+            scenario=options.scenario,
+            threads=1,
+            versions=_versions(),
+        ),
+        data=_data(original, anonymised, found, where, options),
+        method=options.method,
+        coverage=schema.Coverage(
+            photos=ledger.photos,
+            excluded={**pairing.excluded, **ledger.excluded},
+            processed=ledger.processed,
+            missed=ledger.missed,
+            no_output=ledger.no_output,
+            attacker_undetected=ledger.attacker_undetected,
+            strangers=pairing.strangers,
+            share=_number(ledger.coverage),
+        ),
+        recognisers=networks,
+        attacks=[_attack(row, options) for row in (*baselines, *rows)],
+        linkability=linked,
+        forensic=forensic,
+        utility=useful,
+        not_measured=not_measured,
+        gates=[
+            schema.GatePart(
+                id=gate.id, what=gate.what, passed=gate.passed, value=gate.value, bound=gate.bound
+            )
+            for gate in gates
+        ],
+        headline=_headline(concluded),
+        worst=[
+            schema.Worst(photo=found[row].key[:16], margin=round(margin, 4))
+            for row, margin in (best.margins if best else ())
+        ],
+        limits=_limits(networks, concluded, cache, options),
+    )
+
+
+def placed(found: Sequence[faces.Sample], pairing: Pairing, seed: int) -> Layout:
+    """Return who is in which part, and which photos are probes; by content only."""
+    contents: dict[str, list[str]] = {}
+    for sample in found:
+        contents.setdefault(sample.pair.person, []).append(sample.key)
+    part = parts(contents, seed, reserved=pairing.reserved)
+    check_disjoint({p: {who for who, own in part.items() if own == p} for p in set(part.values())})
+    # people are numbered by their content, so that their names change nothing
+    order = sorted(contents, key=lambda person: sorted(contents[person]))
+    number = {person: i for i, person in enumerate(order)}
+    seen: dict[str, int] = {}
+    probe = []
+    for sample in found:  # ordered by content: the last ones of each person are probes
+        person = sample.pair.person
+        place = seen.get(person, 0)
+        seen[person] = place + 1
+        count = len(contents[person])
+        probe.append(place >= count - probes_of(count))
+    return Layout(
+        people=np.array([number[s.pair.person] for s in found], np.int64),
+        part=[part[s.pair.person] for s in found],
+        probe=np.array(probe, bool),
+        processed=np.array([s.state == "processed" for s in found], bool),
+    )
+
+
+def _refuse_few(where: Layout) -> None:
+    count = len(np.unique(where.people)) if len(where.people) else 0
+    if count < LEAST_PEOPLE or min(len(where.people_in(p)) for p in "VE") < 2:
+        raise UsageError(
+            f"{count} people with two photos or more are too few to attack",
+            hint=f"{LEAST_PEOPLE} can be split at all; 400 give an answer (100 of them in part E)",
+        )
+
+
+def _case(
+    found: Sequence[faces.Sample],
+    where: Layout,
+    network: Embedder,
+    around: Floats,
+    cache: Cache,
+    seed: int,
+    *,
+    flip: bool,
+) -> Case:
+    pictures = faces.crops(found, network.template, network.side)
+
+    def embed(crops: Any) -> Floats:
+        return vectors(network, crops, cache=cache, flip=flip)
+
+    return Case(
+        people=where.people,
+        training=np.asarray(where.part) == "T",
+        clear=embed(pictures.clear),
+        anon={name: embed(crops) for name, crops in pictures.anon.items()},
+        seed=seed,
+        context={
+            "colour and gradients around the face": around,
+            "the recogniser on what is left of its crop": embed(pictures.context),
+        },
+        clear_crops=pictures.clear,
+        anon_crops=pictures.anon,
+        embed=embed,
+    )
+
+
+def linkability(case: Case, where: Layout, recogniser: str) -> list[schema.Linkability]:
+    """A5, case ii: two released photos of one person, seeds as shipped, no clear photo at all."""
+    validation, rows = where.rows("V"), where.rows("E")
+    training = np.flatnonzero(case.training)
+    raw = case.anon["clear"]
+    features: dict[str, Floats] = {"the recogniser's vectors": raw}
+    if len(np.unique(case.people[training])) > 1:
+        space = learnt(raw[training], case.people[training], 0.3, turned=False)
+        features["a head learnt on anonymised faces"] = space(raw)
+    for name, values in (case.context or {}).items():
+        features[f"surroundings: {name}"] = values
+    found = []
+    for name, values in features.items():
+        of = {
+            part: ladder.comparisons(values[r] @ values[r].T, where.people[r], same=False)
+            for part, r in (("V", validation), ("E", rows))
+        }
+        genuine, impostor, owners = of["E"]
+        tar = []
+        for rate in verification.RATES:
+            if verification.reportable(len(of["V"][1]), rate) and len(genuine):
+                limit = verification.threshold(of["V"][1], rate)
+                share = over_genuine((genuine > limit).astype(np.float64), owners)
+                realised = verification.rate_above(impostor, limit)
+                tar.append(_tar(rate, realised, "V, released against released", share))
+        found.append(
+            schema.Linkability(
+                case="two released photos of one person",
+                recogniser=recogniser,
+                features=name,
+                auc=_number(verification.area(genuine, impostor)),
+                eer=_number(verification.equal_error_rate(genuine, impostor)),
+                d_sys=_number(verification.linkability(genuine, impostor, fitted_on=of["V"][:2])),
+                tar=tar,
+            )
+        )
+    return found
+
+
+def _forensic(case: Case, where: Layout) -> float | None:
+    """A7 on a sample: the AUC of telling released faces from clear ones."""
+    if case.clear_crops is None or case.anon_crops is None:
+        return None
+    train, test = where.rows("T")[:400], where.rows("E")[:400]
+    rows = np.concatenate([train, test])
+
+    def described(crops: Any, found: Floats) -> Floats:
+        return np.hstack([found[rows], residual_features(equalised(crops[rows]))])
+
+    first = np.arange(len(train), dtype=np.int64)
+    second = np.arange(len(train), len(rows), dtype=np.int64)
+    return _number(
+        told_apart(
+            described(case.clear_crops, case.clear),
+            described(case.anon_crops["clear"], case.anon["clear"]),
+            first,
+            second,
+        )
+    )
+
+
+def _in_run(
+    rows: Sequence[Row], baselines: Sequence[Row], where: Layout, ledger: faces.Ledger
+) -> list[Gate]:
+    """Return the gates that this very run must pass."""
+    best = max((row.all.top1.v for row in baselines if row.all), default=0.0)
+    good, value = chance_gate(max(rows, key=lambda r: _or_zero(r.chosen_at), default=None))
+    return [
+        Gate(
+            id="baseline",
+            what="a recogniser knows people on the clear photos",
+            passed=best >= LEAST_BASELINE,
+            value=f"{best:.3f} top-1",
+            bound=f"{LEAST_BASELINE}",
+        ),
+        sane(rows),
+        Gate(id="G10", what="chance, measured", passed=good, value=value, bound="within 0.02"),
+        Gate(
+            id="output",
+            what="photos without a released version",
+            passed=ledger.no_output <= MOST_WITHOUT_OUTPUT * ledger.photos,
+            value=f"{ledger.no_output} of {ledger.photos}",
+            bound=f"{MOST_WITHOUT_OUTPUT:.0%}",
+        ),
+    ]
+
+
+# ---- into the schema -------------------------------------------------------------------------
+
+
+def _number(value: float | None) -> float | None:
+    return round(float(value), 6) if value is not None and math.isfinite(value) else None
+
+
+def _or_zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _interval(found: Estimate) -> schema.Interval:
+    return schema.Interval(v=_number(found.v), lo=_number(found.lo), hi=_number(found.hi))
+
+
+def _tar(target: float, realised: float, source: str, rate: Estimate) -> schema.TarPart:
+    return schema.TarPart(
+        fmr_target=target,
+        fmr_realised=round(realised, 6),
+        threshold_from=source,
+        v=round(rate.v, 6),
+        lo=round(rate.lo, 6),
+        hi=round(rate.hi, 6),
+    )
+
+
+def _rates(found: ladder.Figures | None) -> schema.Rates | None:
+    if found is None:
+        return None
+    return schema.Rates(
+        top1=_interval(found.top1),
+        top5=_interval(found.top5),
+        people=found.people,
+        probes=found.probes,
+    )
+
+
+def _attack(row: Row, options: Options) -> schema.AttackPart:
+    return schema.AttackPart(
+        id=row.attack,
+        summary=row.summary,
+        recogniser=row.recogniser,
+        trained_with=row.recogniser in options.trained_with,
+        decides=deciding(row, options.scenario, options.trained_with),
+        gallery=row.gallery,
+        same_photo=row.same_photo,
+        status=row.status,
+        reason=row.reason,
+        variant=row.variant,
+        person_score=row.rule,
+        N=row.size,
+        selected_on="V",
+        v_top1=_number(row.chosen_at),
+        v_twin=_number(row.twin_at),
+        end_to_end=_rates(row.all),
+        conditional=_rates(row.processed),
+        S1=_interval(row.normalised) if row.normalised else None,
+        chance=_number(row.chance),
+        chance_measured=_number(row.measured),
+        chance_sd=_number(row.measured_spread),
+        by_n={str(n): round(value, 6) for n, value in row.by_size.items()},
+        by_rank=[round(value, 6) for value in row.by_rank],
+        image_top1=_number(row.image_top1),
+        tar=[_tar(t.target, t.realised, t.threshold_from, t.rate) for t in row.tar],
+        det=[(round(a, 6), round(b, 6)) for a, b in row.det],
+        eer=_number(row.eer),
+        auc=_number(row.auc),
+        curve=[(count, round(value, 6)) for count, value in row.curve],
+        learnt_from=row.learnt_from,
+        seconds=round(row.seconds, 1),
+    )
+
+
+def _network(network: Embedder, base: Row, flip: bool, options: Options) -> schema.RecogniserPart:
+    tar = next((each for each in base.tar if each.target == 1e-3), None)
+    return schema.RecogniserPart(
+        id=network.name,
+        sha256=network.sha256,
+        flip=flip,
+        trained_with=network.name in options.trained_with,
+        clear_top1=_interval(base.all.top1)
+        if base.all
+        else schema.Interval(v=None, lo=None, hi=None),
+        clear_tar_1e_3=_interval(tar.rate) if tar else None,
+        measured=True,
+        reason="",
+    )
+
+
+def _absent(
+    name: str, flip: bool, options: Options, error: WeightsRejected
+) -> schema.RecogniserPart:
+    return schema.RecogniserPart(
+        id=name,
+        sha256="",
+        flip=flip,
+        trained_with=name in options.trained_with,
+        clear_top1=schema.Interval(v=None, lo=None, hi=None),
+        clear_tar_1e_3=None,
+        measured=False,
+        reason=error.fault,
+    )
+
+
+def _headline(found: Verdict) -> schema.Headline:
+    best, tar = found.best, found.tar
+    figures = best.all if best else None
+    return schema.Headline(
+        verdict=found.words,
+        light=found.light,
+        sentence=found.sentence,
+        notes=list(found.notes),
+        H=_number(figures.top1.hi) if figures else None,
+        attack=best.attack if best else "",
+        recogniser=best.recogniser if best else "",
+        N=best.size if best else None,
+        chance=_number(best.chance) if best else None,
+        top1=_interval(figures.top1) if figures else None,
+        S1_hi=_number(best.normalised.hi) if best and best.normalised else None,
+        tar_1e_3=_tar(tar.target, tar.realised, tar.threshold_from, tar.rate) if tar else None,
+        relative_leak=_number(found.relative),
+        a8=_interval(found.floor.all.top1) if found.floor and found.floor.all else None,
+        above_a8=schema.Difference(
+            v=round(found.above_floor.v, 6),
+            lo=round(found.above_floor.lo, 6),
+            hi=round(found.above_floor.hi, 6),
+        )
+        if found.above_floor
+        else None,
+        people=figures.people if figures else 0,
+        probes=figures.probes if figures else 0,
+    )
+
+
+def _data(
+    original: Path,
+    anonymised: Path,
+    found: Sequence[faces.Sample],
+    where: Layout,
+    options: Options,
+) -> schema.Data:
+    used = sorted(set(where.part))
+    rows: dict[str, Ints] = {part: where.rows(part) for part in used}
+    return schema.Data(
+        original=original.name,
+        anonymized=anonymised.name,
+        people=len(np.unique(where.people)),
+        photos=len(found),
+        parts={
+            part: {"people": len(where.people_in(part)), "photos": len(own)}
+            for part, own in rows.items()
+        },
+        part_hashes={
+            part: hashlib.sha256("".join(found[i].key for i in own).encode()).hexdigest()
+            for part, own in rows.items()
+        },
+        labelled=f"the face that is {'nearest the centre' if options.labelled == 'centre' else 'largest'}",
+        duplicates=f"perceptual hashes that differ in at most {faces.NEAR_DUPLICATE} of 64 bits",
+        gallery="two photos in five of each person are probes, at least one; the others the gallery",
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _limits(
+    networks: Sequence[schema.RecogniserPart],
+    found: Verdict,
+    cache: Cache,
+    options: Options,
+) -> list[str]:
+    limits = [f"{name} was not run: {what}" for name, what in NOT_HERE.items()]
+    limits += [f"{net.id} was not measured: {net.reason}" for net in networks if not net.measured]
+    limits += [
+        f"{net.id} was part of the tool's training: it is marked and decides nothing"
+        for net in networks
+        if net.trained_with and net.measured
+    ]
+    limits += [f"the cache file {name} was damaged and made anew" for name in cache.damaged]
+    if len([net for net in networks if net.measured and not net.trained_with]) < 2:
+        limits.append("fewer than two independent recognisers attacked")
+    if options.profile == "quick":
+        limits.append("profile quick: one recogniser, no mirror images")
+    limits += [
+        "A8 has no general picture network: colour, gradients and the recogniser stand in for it",
+        (
+            "recognisers that learnt from web collections may know people of these photos: that helps "
+            "the attacker"
+        ),
+        "attacks give lower bounds: another attacker may do better",
+    ]
+    return limits

@@ -1,0 +1,90 @@
+"""`moretta evaluate` and `moretta benchmark`: wrong use, exit codes, what lies in the folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+for package in ("scipy", "sklearn", "matplotlib", "jinja2"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    for folder in ("before", "after"):
+        for person in "ab":
+            path = tmp_path / folder / person / "1.png"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
+    return tmp_path / "before", tmp_path / "after"
+
+
+def arguments(two_folders, report, *more):
+    before, after = two_folders
+    return ("evaluate", "--original", before, "--anonymized", after, "--report", report, *more)
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (["--profile", "qick"], "did you mean quick?"),
+        (["--scenario", "none"], "--scenario is 'none'"),
+        (["--labelled", "all"], "--labelled is 'all'"),
+        (["--recognisers", "sface,arcface"], "--recognisers is 'arcface'"),
+        (["--trained-with", "dlip"], "did you mean dlib?"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--identities", "nowhere.csv"], "cannot be read as labels"),
+    ],
+)
+def test_wrong_options(moretta, two_folders, tmp_path, more, fault):
+    code, _, err = moretta(*arguments(two_folders, tmp_path / "report", *more))
+    assert code == 2
+    assert fault in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "report").exists()
+
+
+def test_missing_options_are_named(moretta):
+    code, _, err = moretta("evaluate", "--original", "x")
+    assert code == 2
+    assert "missing: --anonymized, --report" in err
+
+
+def test_a_missing_folder(moretta, tmp_path):
+    call = ["--original", tmp_path / "no", "--anonymized", tmp_path, "--report", tmp_path / "r"]
+    code, _, err = moretta("evaluate", *call)
+    assert code == 2
+    assert "there is no folder" in err
+
+
+def test_too_few_people(moretta, two_folders, tmp_path):
+    code, _, err = moretta(*arguments(two_folders, tmp_path / "report"))
+    assert code == 2
+    assert "too few to attack" in err
+
+
+def test_without_the_extra_one_clear_line(moretta, monkeypatch):
+    found = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr(
+        "moretta.evaluation.find_spec", lambda name: None if name == "scipy" else found(name)
+    )
+    for command in (["evaluate", "--self-test"], ["benchmark", "--data", "x", "--out", "y"]):
+        code, _, err = moretta(*command)
+        assert code == 2
+        assert "the evaluation needs scipy" in err
+        assert 'pip install "moretta[evaluate]"' in err
+
+
+def test_self_test_counts_and_fails(moretta, monkeypatch):
+    from moretta.evaluation import gates
+
+    monkeypatch.setattr(gates, "GATES", (gates.leak, gates.thresholds))
+    code, out, _ = moretta("evaluate", "--self-test")
+    assert code == 0
+    assert "2 of 2 gates passed" in out
+    bad = gates.Gate(id="G0", what="a bad one", passed=False, value="1", bound="2")
+    monkeypatch.setattr(gates, "GATES", (gates.leak, lambda: bad))
+    code, out, _ = moretta("evaluate", "--self-test")
+    assert code == 1
+    assert "G0 FAILED: a bad one: 1 (must be: 2)" in out
