@@ -79,16 +79,37 @@ def main() -> None:
     people = faces_of(given.data, given.count)
     side, n = backend.side, len(people)
     views = [
-        crops.align(photo, face, np.zeros((1, 1), np.float32), template="wide", side=side, seed=i)
+        crops.align(
+            photo,
+            face,
+            np.zeros((1, 1), np.float32),
+            template="wide",
+            side=side,
+            seed=i,
+            stretch=stretched(face),
+        )
         for i, (photo, face, _, _) in enumerate(people)
     ]
-    pictures = torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = (
+        torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2).float() / 127.5
+        - 1
+    )
     points = torch.from_numpy(np.stack([points_in(v) for v in views])).float()
     noise = torch.from_numpy(np.random.default_rng(1).standard_normal((n, 64))).float()
     with torch.inference_mode():
-        own = torch.cat([backend.identity(a, b) for a, b in zip(pictures.split(16), points.split(16), strict=True)])
+        own = torch.cat(
+            [
+                backend.identity(a, b)
+                for a, b in zip(pictures.split(16), points.split(16), strict=True)
+            ]
+        )
         codes = [
-            torch.cat([backend.known(a, b, level=level) for a, b in zip(pictures.split(16), noise.split(16), strict=True)])
+            torch.cat(
+                [
+                    backend.known(a, b, level=level)
+                    for a, b in zip(pictures.split(16), noise.split(16), strict=True)
+                ]
+            )
             for level in (0, 1, 2)
         ]
     rng = np.random.default_rng(2)
@@ -115,23 +136,46 @@ def main() -> None:
     recognisers = {"sface": Recogniser("sface")}
     if given.facenet:
         recognisers["facenet"] = Recogniser("facenet")
-    before = {k: np.concatenate([r.embed(p, [f]) for p, f, _, _ in people]) for k, r in recognisers.items()}
-    other = {k: np.concatenate([r.embed(p, [f]) for _, _, p, f in people]) for k, r in recognisers.items()}
+    before = {
+        k: np.concatenate([r.embed(p, [f]) for p, f, _, _ in people])
+        for k, r in recognisers.items()
+    }
+    other = {
+        k: np.concatenate([r.embed(p, [f]) for _, _, p, f in people])
+        for k, r in recognisers.items()
+    }
     finder = Anonymizer("solid")
-    figures: dict[str, Any] = {"people": n, "machine": platform.processor(), "date": time.strftime("%F"), "conditions": {}}
+    figures: dict[str, Any] = {
+        "people": n,
+        "machine": platform.processor(),
+        "date": time.strftime("%F"),
+        "conditions": {},
+    }
     figures["real"] = {k: rates(k, np.zeros(0), (before[k] * other[k]).sum(1)) for k in recognisers}
-    sheet = [[np.asarray(Image.fromarray(p).resize((160, 160))) for p, *_ in people[:: max(1, n // 16)][:16]]]
+    sheet = [
+        [
+            np.asarray(Image.fromarray(p).resize((160, 160)))
+            for p, *_ in people[:: max(1, n // 16)][:16]
+        ]
+    ]
 
     def measure(name: str, drawn: np.ndarray, asked: torch.Tensor | None) -> None:
         pasted = []
         for (photo, face, _, _), view, edited in zip(people, views, drawn, strict=True):
             canvas = photo.copy()
-            alpha, bounds = masks.redraw(face, photo.shape, scale=chosen.mask_scale, feather=chosen.mask_feather)
+            alpha, bounds = masks.redraw(
+                face,
+                photo.shape,
+                scale=chosen.mask_scale * stretched(face),
+                feather=chosen.mask_feather,
+            )
             crops.paste(canvas, edited, view, alpha, bounds)
             pasted.append(canvas)
         row: dict[str, Any] = {}
         for key, recogniser in recognisers.items():
-            after = np.concatenate([recogniser.embed(p, [f]) for p, (_, f, _, _) in zip(pasted, people, strict=True)])
+            after = np.concatenate(
+                [recogniser.embed(p, [f]) for p, (_, f, _, _) in zip(pasted, people, strict=True)]
+            )
             row[key] = rates(key, (after * before[key]).sum(1), (after * other[key]).sum(1))
         errors, found = [], 0
         for canvas, (_, face, _, _) in zip(pasted, people, strict=True):
@@ -147,12 +191,24 @@ def main() -> None:
         figures["conditions"][name] = row
         print(name, json.dumps(row))
         if len(sheet) < 9:
-            sheet.append([np.asarray(Image.fromarray(p).resize((160, 160))) for p in pasted[:: max(1, n // 16)][:16]])
+            sheet.append(
+                [
+                    np.asarray(Image.fromarray(p).resize((160, 160)))
+                    for p in pasted[:: max(1, n // 16)][:16]
+                ]
+            )
 
     with torch.inference_mode():
         for name, (asked, where, code) in conditions.items():
-            parts = zip(pictures.split(16), where.split(16), asked.split(16), code.split(16), strict=True)
-            faces = torch.cat([backend.composed(p, backend.draw(backend.context(p), w, backend.rows(a, c))) for p, w, a, c in parts])
+            parts = zip(
+                pictures.split(16), where.split(16), asked.split(16), code.split(16), strict=True
+            )
+            faces = torch.cat(
+                [
+                    backend.composed(p, backend.draw(backend.context(p), w, backend.rows(a, c)))
+                    for p, w, a, c in parts
+                ]
+            )
             levels = ((faces.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
             measure(name, levels, asked)
     strangers = ((elsewhere + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
@@ -164,18 +220,34 @@ def main() -> None:
     Image.fromarray(np.vstack([np.hstack(row) for row in sheet])).save(given.out / "sheet.png")
 
 
+def stretched(face: Any) -> float:
+    """As the pipeline does, but for faces that it would cover."""
+    chosen = method("newface")
+    return masks.stretch(face, scale=chosen.mask_scale, feather=chosen.mask_feather)
+
+
 def rates(network: str, same: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Share of faces above each threshold, against the same photo and against another one."""
     thresholds = load.catalogue()[network].thresholds
     made = {}
     for label, cosines in (("same", same), ("other", other)):
         if len(cosines):
-            made |= {f"{label} {far}": float((cosines > thresholds[f"far_{far}"]).mean()) for far in FAR}
+            made |= {
+                f"{label} {far}": float((cosines > thresholds[f"far_{far}"]).mean()) for far in FAR
+            }
             made[f"{label} mean"] = float(cosines.mean())
     return made
 
 
-def read_back(backend: Any, pasted: list, people: list, asked: torch.Tensor, own: torch.Tensor, head: TraitsHead, wanted: list) -> dict[str, float]:
+def read_back(
+    backend: Any,
+    pasted: list,
+    people: list,
+    asked: torch.Tensor,
+    own: torch.Tensor,
+    head: TraitsHead,
+    wanted: list,
+) -> dict[str, float]:
     """Cosine of the asked identity in the photo as PNG, JPEG 90 and 75, and what the head reads."""
     made, seen = {}, np.zeros((0, 48))
     for label, quality in (("png", 0), ("jpeg 90", 90), ("jpeg 75", 75)):
@@ -187,26 +259,44 @@ def read_back(backend: Any, pasted: list, people: list, asked: torch.Tensor, own
                 Image.fromarray(canvas).save(file, "JPEG", quality=quality)
                 shown = np.asarray(Image.open(file))
             picture = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float()
-            vectors.append(backend.identify.of(picture, torch.from_numpy(face.points)[None].float()))
+            vectors.append(
+                backend.identify.of(picture, torch.from_numpy(face.points)[None].float())
+            )
         together = torch.cat(vectors)
         made[f"cosine to asked, {label}"] = float((together * asked).sum(1).mean())
         if label == "png":
             made["cosine to own"] = float((together * own).sum(1).mean())
             seen = together.numpy()
     read = [head.read(one) for one in seen]
-    made["same band as before"] = float(np.mean([a.band == b.band for a, b in zip(read, wanted, strict=True)]))
-    made["same gender as before"] = float(np.mean([a.gender == b.gender for a, b in zip(read, wanted, strict=True)]))
+    made["same band as before"] = float(
+        np.mean([a.band == b.band for a, b in zip(read, wanted, strict=True)])
+    )
+    made["same gender as before"] = float(
+        np.mean([a.gender == b.gender for a, b in zip(read, wanted, strict=True)])
+    )
     return made
 
 
-def speed(backend: Any, pictures: torch.Tensor, points: torch.Tensor, own: torch.Tensor, code: torch.Tensor, figures: dict[str, Any]) -> None:
+def speed(
+    backend: Any,
+    pictures: torch.Tensor,
+    points: torch.Tensor,
+    own: torch.Tensor,
+    code: torch.Tensor,
+    figures: dict[str, Any],
+) -> None:
     """CPU seconds a face for drawing alone, one thread, beside dense float32 convolutions."""
     figures["cpu ms a face"] = {}
     for dtype in (torch.float32, torch.bfloat16):
         one = replace(backend, dtype=dtype)
         for batch in (1, 16):
-            best = min(timed(one, pictures[:batch], points[:batch], own[:batch], code[:batch]) for _ in range(5))
-            figures["cpu ms a face"][f"{str(dtype)[6:]}, batch {batch}"] = round(1000 * best / batch, 2)
+            best = min(
+                timed(one, pictures[:batch], points[:batch], own[:batch], code[:batch])
+                for _ in range(5)
+            )
+            figures["cpu ms a face"][f"{str(dtype)[6:]}, batch {batch}"] = round(
+                1000 * best / batch, 2
+            )
     layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.rand(16, 128, 48, 48).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -215,11 +305,19 @@ def speed(backend: Any, pictures: torch.Tensor, points: torch.Tensor, own: torch
         for _ in range(5):
             layer(x)
         each = (time.process_time() - start) / 5
-    figures["dense convolution, GFLOP/s of one thread"] = round(16 * 128 * 128 * 9 * 48 * 48 * 2 / each / 1e9)
+    figures["dense convolution, GFLOP/s of one thread"] = round(
+        16 * 128 * 128 * 9 * 48 * 48 * 2 / each / 1e9
+    )
 
 
 @torch.inference_mode()
-def timed(backend: Any, pictures: torch.Tensor, points: torch.Tensor, own: torch.Tensor, code: torch.Tensor) -> float:
+def timed(
+    backend: Any,
+    pictures: torch.Tensor,
+    points: torch.Tensor,
+    own: torch.Tensor,
+    code: torch.Tensor,
+) -> float:
     """Return CPU seconds of one drawing."""
     context = backend.context(pictures)
     start = time.process_time()

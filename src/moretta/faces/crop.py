@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TIGHT: Points = np.array(
     [[0.308, 0.282], [0.692, 0.282], [0.500, 0.511], [0.338, 0.675], [0.662, 0.675]]
 )
+DRAWN_CENTRE = (0.5, 0.512)  # of the ellipse that is drawn anew, on the wide template
 WIDE_SIDE = 1.7  # the wide crop's side in tight sides
 #: The same points on the wide template: hair, ears, neck and some background are in it.
 WIDE: Points = (TIGHT - 0.5) / WIDE_SIDE + 0.5
@@ -210,9 +211,17 @@ def align(
     side: int,
     seed: int,
     identity: int | None = None,
+    stretch: float = 1.0,
 ) -> Crop:
-    """Return the face on a template, (side, side, 3), for methods that redraw it."""
+    """Return the face on a template, (side, side, 3), for methods that redraw it.
+
+    stretch: how many times more of the photo the crop shows, about the middle of the drawn ellipse
+    (see `mask.stretch`).
+    """
     matrix = to_template(face, template, side)
+    middle = np.array(DRAWN_CENTRE) * side
+    matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - middle]) / stretch
+    matrix = np.column_stack([matrix[:, :2], matrix[:, 2] + middle])
     return Crop(
         pixels=warp(photo, matrix, side),
         mask=mask,

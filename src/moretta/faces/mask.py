@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from moretta.records import Alpha, Face, Matrix, Points
 
-CENTRE = (0.5, 0.5204)  # of the ellipse on the tight template
+#: Of the ellipse, on the tight template; `crop.DRAWN_CENTRE` on the wide one.
+CENTRE = (0.5, 0.5204)
 SEMI_AXES = (0.415, 0.47)  # in tight sides, at scale 1
 FEATHER = 0.08  # of the semi-axes, outwards: inside it every pixel is fully replaced
 BOX_AT = 1.5  # the scale at which the second ellipse passes through the box's corners
@@ -75,6 +76,22 @@ def redraw(
     bounds = _window(apply(inverse(tight), rim), shape)
     ramp = np.clip((1 - _radius(_centred(tight, axes), bounds)) / feather, 0, 1)
     return ramp * ramp * (3 - 2 * ramp), bounds
+
+
+def stretch(face: Face, *, scale: float = 1.45, feather: float = 0.14) -> float:
+    """How much larger the redrawn ellipse must be to hold the face's box, 1 or more.
+
+    Profiles and tilted heads have points that lie close together, and an ellipse after them alone
+    would leave part of the face. What must be held is the ellipse inscribed in the box, with the
+    feather's outer half not counted.
+    """
+    box = face.box
+    middle = np.array([(box.left + box.right) / 2, (box.top + box.bottom) / 2])
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    rim = np.column_stack([np.cos(angle) * box.width, np.sin(angle) * box.height]) / 2 + middle
+    inside = apply(to_template(face, "tight", 1), rim) - CENTRE
+    radius = np.linalg.norm(inside / (np.array(SEMI_AXES) * scale), axis=1)
+    return max(1.0, float(radius.max()) / (1 - feather / 2))
 
 
 def tight_side(face: Face) -> float:

@@ -45,6 +45,7 @@ COVER_SCALES = (
 )  # each try paints a larger ellipse; the last one fills the judge's view
 LOOKS = 3  # a photo in which faces are found after so many rounds is withheld
 HANDLED = 0.5  # share of a found box that was changed, from which it is a face already handled
+MOST_STRETCH = 1.5  # a drawn face is stretched no further to hold its box: it is covered instead
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
@@ -125,6 +126,7 @@ class _Task:
     crop: Crop
     edited: Edited | None = None
     fault: str = ""
+    barred: str = ""  # why whatever the method answers may not be used
     notes: list[str] = field(default_factory=list)
     audit: dict[str, Any] = field(default_factory=dict)
     method: str = ""
@@ -250,15 +252,17 @@ class Protector:
             ]
 
     def _task(self, photo: Pixels, face: Face, seed: int, identity: int | None) -> _Task:
-        chosen = self.method
+        chosen, barred = self.method, ""
         if chosen.template == "window":
             alpha, bounds = masks.cover(
                 face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
             )
             crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
+            scale, feather = chosen.mask_scale, chosen.mask_feather
+            wider = masks.stretch(face, scale=scale, feather=feather)
             alpha, bounds = masks.redraw(
-                face, photo.shape, scale=chosen.mask_scale, feather=chosen.mask_feather
+                face, photo.shape, scale=scale * min(wider, MOST_STRETCH), feather=feather
             )
             crop = crops.align(
                 photo,
@@ -268,8 +272,13 @@ class Protector:
                 side=chosen.side,
                 seed=seed,
                 identity=identity,
+                stretch=min(wider, MOST_STRETCH),
             )
-        task = _Task(face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale)
+            if wider > MOST_STRETCH:
+                barred = "the points are too close together for a face of this box to be drawn"
+        task = _Task(
+            face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale, barred=barred
+        )
         if not crops.points_fit(face):
             task.notes.append("the points do not fit the box: those of an upright face were used")
         enlarged = 1 / crops.scale_of(crop.matrix)
@@ -295,6 +304,8 @@ class Protector:
             if task.edited is not None and not _sound(task.edited.pixels, task.crop.pixels):
                 task.edited = None
                 task.fault = "the method's answer has another shape or kind than the crop"
+            if task.barred:
+                task.edited, task.fault = None, task.barred
 
     def _finish(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
         """Blend and judge; then look once more, and begin again with what was overlooked."""
