@@ -456,6 +456,12 @@ def _headline(found: Verdict) -> schema.Headline:
         chance=_number(best.chance) if best else None,
         top1=_interval(figures.top1) if figures else None,
         S1_hi=_number(best.normalised.hi) if best and best.normalised else None,
+        highest_upper=_number(found.highest.all.top1.hi)
+        if found.highest and found.highest.all
+        else None,
+        highest_attack=f"{found.highest.attack} ({found.highest.recogniser})"
+        if found.highest
+        else "",
         tar_1e_3=_tar(tar.target, tar.realised, tar.threshold_from, tar.rate) if tar else None,
         relative_leak=_number(found.relative),
         a8=_interval(found.floor.all.top1) if found.floor and found.floor.all else None,

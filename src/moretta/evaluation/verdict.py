@@ -31,7 +31,8 @@ class Verdict:
     light: str
     sentence: str
     notes: tuple[str, ...]
-    best: Row | None
+    best: Row | None  # chosen on V
+    highest: Row | None  # the largest upper bound on E of all that may decide
     floor: Row | None
     tar: Tar | None
     relative: float | None
@@ -65,7 +66,7 @@ def verdict(
     offered = [
         row for row in rows if deciding(row, scenario, trained_with) and row.recogniser in fit
     ]
-    best = max(offered, key=lambda row: row.chosen_at, default=None)
+    best = max(offered, key=lambda row: (row.chosen_at, _upper(row)), default=None)
     floors = [row for row in rows if row.floor and row.all and row.recogniser in fit]
     floor = max(floors, key=lambda row: row.chosen_at, default=None)
     if best is None or best.all is None or best.normalised is None:
@@ -92,10 +93,13 @@ def verdict(
         words, light = "insufficient", "grey"
         notes = (f"{best.all.people} people in part E; {LEAST_PEOPLE} are needed", *notes)
     top = best.all.top1
+    highest = max(offered, key=_upper)
     sentence = (
-        f"No attack we ran exceeded {top.hi:.1%} top-1 among {best.size} people (chance "
-        f"{best.chance:.1%}): the best, {best.attack} with {best.recogniser}, named {top.v:.1%} "
-        f"of the people, 95 % interval {top.lo:.1%} to {top.hi:.1%}."
+        f"No attack we ran exceeded {_upper(highest):.1%} top-1 among {best.size} people (chance "
+        f"{best.chance:.1%}; upper 95 % bound of {highest.attack} with {highest.recogniser}). "
+        f"The one that was best on part V, {best.attack} with {best.recogniser}, named "
+        f"{top.v:.1%} of the people on part E, 95 % interval {top.lo:.1%} to {top.hi:.1%}; "
+        f"its upper bound decides."
     )
     return Verdict(
         words=words,
@@ -103,11 +107,16 @@ def verdict(
         sentence=sentence,
         notes=notes,
         best=best,
+        highest=highest,
         floor=floor,
         tar=tar,
         relative=relative,
         above_floor=above,
     )
+
+
+def _upper(row: Row) -> float:
+    return row.all.top1.hi if row.all else 0.0
 
 
 def _band(best: Row, tar: Tar | None, notes: Sequence[str], profile: str) -> tuple[str, str]:
@@ -151,6 +160,7 @@ def _none(why: str, floor: Row | None) -> Verdict:
         sentence=f"No verdict: {why}.",
         notes=(),
         best=None,
+        highest=None,
         floor=floor,
         tar=None,
         relative=None,

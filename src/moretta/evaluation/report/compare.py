@@ -76,6 +76,7 @@ def row(label: str, report: Report) -> dict[str, Any]:
         "top1": head.top1.v if head.top1 else None,
         "top1_lower": head.top1.lo if head.top1 else None,
         "top1_upper": head.H,
+        "highest_upper": head.highest_upper,
         "tar_1e-3": head.tar_1e_3.v if head.tar_1e_3 else None,
         "a8_top1": head.a8.v if head.a8 else None,
         "people": head.people,

@@ -195,6 +195,8 @@ class Headline(Part):
     chance: float | None
     top1: Interval | None
     S1_hi: float | None
+    highest_upper: float | None  # over all attacks that may decide, whatever V said
+    highest_attack: str
     tar_1e_3: TarPart | None
     relative_leak: float | None
     a8: Interval | None
