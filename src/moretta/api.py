@@ -78,7 +78,7 @@ class Anonymizer:
             seconds=dict(result.seconds),
             method=self.options.method,
             weights=protector.weights(result.faces),
-            seed=result.seed,
+            seed=result.seed if self._built().tells_seeds else None,
             version=__version__,
         )
         published = result.decision == "published"

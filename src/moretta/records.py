@@ -164,7 +164,7 @@ class FaceRecord:
     detector: str
     method: str  # what finally covers the face: the method asked for, or the cover
     settings: Mapping[str, Any]
-    seed: int
+    seed: int | None  # None: kept secret, since noise or an identity came from it
     mask_scale: float
     crop_scale: float  # photo pixels per crop pixel; above 1 a drawn face is softer than the photo
     audit: Mapping[str, Any]

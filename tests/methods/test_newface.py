@@ -86,6 +86,18 @@ def test_points_that_cannot_be_right_are_replaced(face_crop):
     np.testing.assert_array_equal(points_in(replace(face_crop, face=bad)), WIDE)
 
 
+def test_drawn_seeds_stay_secret_and_given_ones_are_told(small):
+    from moretta.api import Anonymizer
+
+    _, secret = Anonymizer("newface").image(small)
+    assert secret.decision == "published"
+    assert secret.seed is None
+    assert [face.seed for face in secret.faces] == [None]
+    _, told = Anonymizer("newface", seed=3).image(small)
+    assert isinstance(told.seed, int)
+    assert isinstance(told.faces[0].seed, int)
+
+
 def test_without_torch_it_is_refused_before_anything_starts(monkeypatch):
     from moretta import methods
 

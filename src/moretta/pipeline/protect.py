@@ -160,6 +160,15 @@ class Protector:
         self._known = threshold(options.audit_far)
 
     @property
+    def tells_seeds(self) -> bool:
+        """Whether seeds may stand in the record.
+
+        What a drawing may know of the old face is hidden by noise, and its identity is chosen by
+        chance: a drawn seed would give both away. With --seed they are the user's to tell.
+        """
+        return self.options.seed is not None or not self.method.draws_identity
+
+    @property
     def networks(self) -> list[str]:
         """Names of the networks that had a say."""
         return [*(name for eye in self._eyes for name in eye.detector.networks), JUDGE]
@@ -441,7 +450,7 @@ class Protector:
             detector=face.detector,
             method=task.method,
             settings=self.settings.model_dump() if own else {},
-            seed=task.crop.seed,
+            seed=task.crop.seed if self.tells_seeds else None,
             mask_scale=task.scale,
             crop_scale=1 / crops.scale_of(task.crop.matrix),
             audit=task.audit,

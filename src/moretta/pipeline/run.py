@@ -380,7 +380,7 @@ def _publish(
         output_sha256=hashlib.sha256(content).hexdigest() if content else "",
         output_bytes=len(content),
         method=protector.method.name,
-        seed=result.seed,
+        seed=result.seed if protector.tells_seeds else None,
         version=__version__,
     )
 
