@@ -19,6 +19,7 @@ COMMANDS = [
     ["weights", "verify"],
     ["doctor"],
     ["demo"],
+    ["sample"],
 ]
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
@@ -81,7 +82,7 @@ def test_methods_in_full_and_as_json(moretta):
     code, out, _ = moretta("methods", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert [row["name"] for row in rows] == ["solid", "pixelate", "blur"]
+    assert [row["name"] for row in rows] == ["solid", "pixelate", "blur", "newface"]
     for row in rows:
         code, out, _ = moretta("methods", row["name"])
         assert code == 0

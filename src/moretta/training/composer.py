@@ -218,10 +218,8 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        parts: dict[str, Any] = {**self.networks, **self.optimisers}
         return {
-            **{name: part.state_dict() for name, part in parts.items()},
-            **{f"averaged {name}": part.state_dict() for name, part in self.averaged.items()},
+            **{name: part.state_dict() for name, part in self._parts().items()},
             "recipe": json.dumps(asdict(self.recipe)),
             "run": {"step": self.step, "seen": self.seen, "seconds": self.seconds},
             "seed": self.seed,
@@ -234,14 +232,19 @@ class Trainer:
                 "the state to resume was made with another configuration",
                 hint="give its --config, or another --out",
             )
-        parts: dict[str, Any] = {**self.networks, **self.optimisers}
-        for name, part in parts.items():
+        for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        for name, network in self.averaged.items():
-            network.load_state_dict(state[f"averaged {name}"])
         run = state["run"]
         self.step, self.seen, self.seconds = run["step"], run["seen"], run["seconds"]
         self.seed = state["seed"]
+
+    def _parts(self) -> dict[str, Any]:
+        """Everything with a state of its own, under names that do not clash."""
+        return {
+            **self.networks,
+            **{f"optimiser {name}": part for name, part in self.optimisers.items()},
+            **{f"averaged {name}": part for name, part in self.averaged.items()},
+        }
 
     def export(self, folder: Path, name: str) -> None:
         """Write the averaged networks with their prior, and the float16 state a run can start from."""

@@ -1,0 +1,56 @@
+"""`moretta sample` and `moretta-train`: what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+
+def train(*words: str) -> tuple[int, str]:
+    code = "from moretta.cli.train import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_faces_and_latents_are_written_and_repeat(moretta, tmp_path):
+    from safetensors.numpy import load_file
+
+    few, more = tmp_path / "few", tmp_path / "more"
+    assert moretta("sample", "--count", "2", "--seed", "4", "--out", str(few))[0] == 0
+    assert moretta("sample", "--count", "3", "--seed", "4", "--out", str(more))[0] == 0
+    assert sorted(path.name for path in few.iterdir()) == ["0.png", "1.png", "latents.safetensors"]
+    for name in ("0.png", "1.png"):
+        a, b = (np.asarray(Image.open(folder / name), int) for folder in (few, more))
+        assert a.shape == (96, 96, 3)
+        assert np.abs(a - b).max() <= 1
+        assert a.std() > 10
+    latents = load_file(more / "latents.safetensors")
+    assert latents["rows"].shape == (3, 9, 256)
+    np.testing.assert_allclose(np.linalg.norm(latents["identities"], axis=1), 1, atol=1e-4)
+    assert latents["codes"].shape == (3, 64)
+
+
+def test_sample_refuses_a_folder_that_holds_something(moretta, tmp_path):
+    (tmp_path / "a.txt").write_text("mine")
+    code, _, err = moretta("sample", "--out", str(tmp_path))
+    assert code == 2
+    assert "is not empty" in err
+    assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def test_training_refuses_in_one_line(tmp_path):
+    code, said = train("composer", "--config", "smok", "--out", str(tmp_path / "x"))
+    assert code == 2
+    assert "moretta-train: error: there is no configuration 'smok'" in said
+    code, said = train("composer", "--config", "smoke", "--out", str(tmp_path), "--device", "cuda")
+    assert code == 2
+    assert "no CUDA device" in said
+    assert not list(tmp_path.iterdir())
