@@ -333,7 +333,11 @@ def test_two_runs_share_no_face_and_name_nobody(album, tmp_path, lines, tree, qu
 
 
 def test_the_seeds_in_the_record_do_not_give_the_shared_face(album, tmp_path, lines, quick):
-    go(album, tmp_path / "out", persons="folders")
+    go(album, tmp_path / "secret", persons="folders")
+    for line in lines(tmp_path / "secret"):  # drawn seeds are not told at all
+        assert line["seed"] is None
+        assert all(face["seed"] is None for face in line["faces"])
+    go(album, tmp_path / "out", persons="folders", seed=5)
     found = {line["name"]: line for line in lines(tmp_path / "out")}
     anna = [found[f"anna/{i}.png"] for i in (1, 2, 3)]
     assert len({line["seed"] for line in anna}) == 3

@@ -385,6 +385,7 @@ class Drawn:
 
     networks = ()
     method = method("solid")
+    tells_seeds = True
 
     def weights(self, faces):
         return {}
