@@ -149,6 +149,7 @@ class Method:
     reversible: bool = False
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
+    networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it
 

@@ -98,6 +98,16 @@ def test_drawn_seeds_stay_secret_and_given_ones_are_told(small):
     assert isinstance(told.faces[0].seed, int)
 
 
+def test_the_record_names_the_networks_that_drew():
+    from moretta.pipeline.options import options
+    from moretta.pipeline.protect import Protector
+    from moretta.weights import load
+
+    told = Protector(options({"method": "newface"})).weights([])
+    for name in ("composer", "identity", "dlib", "sface", "yunet"):
+        assert told[name] == load.catalogue()[name].sha256
+
+
 def test_without_torch_it_is_refused_before_anything_starts(monkeypatch):
     from moretta import methods
 

@@ -120,6 +120,7 @@ METHOD = Method(
     source="design section 6; Maximov et al. 2020 (CIAGAN) and Hukkelas et al. 2019 (DeepPrivacy)"
     " draw faces into their surroundings in this manner",
     draws_identity=True,
+    networks=("composer", "identity", "dlib"),
     needs=("torch", "safetensors"),
     trained_with=("dlib",),
 )

@@ -171,7 +171,8 @@ class Protector:
     @property
     def networks(self) -> list[str]:
         """Names of the networks that had a say."""
-        return [*(name for eye in self._eyes for name in eye.detector.networks), JUDGE]
+        detecting = [name for eye in self._eyes for name in eye.detector.networks]
+        return [*detecting, *self.method.networks, JUDGE]
 
     def weights(self, faces: Sequence[FaceRecord]) -> dict[str, str]:
         """Return name -> sha256 of every network that had a say, the second opinion's too."""
