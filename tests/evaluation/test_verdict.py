@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from moretta.evaluation.gates import Gate
 from moretta.evaluation.intervals import Estimate
 from moretta.evaluation.ladder import Figures, Row, Tar
 from moretta.evaluation.ranking import normalised
-from moretta.evaluation.verdict import verdict
+from moretta.evaluation.verdict import chance_gate, verdict
 
 STANDARD = {"scenario": "bystander", "profile": "standard"}
 
@@ -105,6 +107,7 @@ def test_v_decides_ties_go_up_and_the_sentence_covers_every_attack():
     assert found.best is rows[2]
     assert found.highest is rows[0]
     assert "exceeded 60.0% top-1" in found.sentence
+    assert found.sentence.startswith("Of the attacks that count in scenario bystander, none")
     published = verdict(rows, CLEAR, PASSED, scenario="published", profile="standard")
     assert published.best is rows[3]
 
@@ -114,6 +117,18 @@ def test_an_attack_no_better_than_the_surroundings_is_called_so():
     assert any("limited by context" in n for n in verdict(rows, CLEAR, PASSED, **STANDARD).notes)
     rows = [row("A1", 0.5), row("A8", 0.05)]
     assert not any("context" in n for n in verdict(rows, CLEAR, PASSED, **STANDARD).notes)
+
+
+@pytest.mark.parametrize(
+    ("measured", "spread", "good"),
+    [(0.025, 0.01, True), (0.04, 0.01, False), (0.138, 0.1, True), (0.4, 0.1, False)],
+)
+def test_chance_may_differ_by_what_the_renamings_scatter(measured, spread, good):
+    """Few people make the measured chance rough; labels that leak still show."""
+    rough = replace(row("A1", 0.2), chance=0.01, measured=measured, measured_spread=spread)
+    if spread == 0.1:
+        rough = replace(rough, chance=0.167)
+    assert chance_gate(rough)[0] is good
 
 
 def test_missed_faces_are_told():

@@ -38,6 +38,7 @@ ALIGNMENTS = ("clear", "anon")
 NEAR_DUPLICATE = 8  # bits of the perceptual hash
 SAME_FACE = 0.3  # overlap with the clear box from which a find in the released photo is that face
 CHANGED = 24  # grey levels, in any channel: more than re-encoding does to most pixels
+BEYOND_ENCODING = 16  # grey levels, mean over a face: JPEG of quality 10 does less to photos
 CONTEXT_SCALE = 1.5  # of the ellipse that stands for the face where no changed area is found
 
 
@@ -186,13 +187,16 @@ def was_changed(clear: Pixels, anon: Pixels, face: Face) -> bool:
     """Whether the tool did anything to the face beyond encoding the photo again.
 
     The upper quartile of the difference within the ellipse (scale 1) is compared with twice that
-    outside scale 1.8 and one grey level: a quartile, because other faces there may be changed too.
+    outside scale 1.8 and one grey level. Where other faces were changed too the outside says nothing,
+    so a mean of BEYOND_ENCODING within the ellipse is a change whatever stands around it.
     """
     difference = np.abs(clear.astype(np.int16) - anon.astype(np.int16)).mean(2)
     radius = _radius(face, clear.shape)
     inside, outside = radius <= 1, radius > 1.8
     if not inside.any():
         return bool(difference.any())
+    if float(difference[inside].mean()) >= BEYOND_ENCODING:
+        return True
     elsewhere = float(np.quantile(difference[outside], 0.75)) if outside.any() else 0.0
     return float(np.quantile(difference[inside], 0.75)) > 2 * elsewhere + 1
 
