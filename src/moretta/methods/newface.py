@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from moretta.records import Crop, Edited, FaceEdit, Method, Settings
+from moretta.weights.backends import NETWORKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,7 +121,7 @@ METHOD = Method(
     source="design section 6; Maximov et al. 2020 (CIAGAN) and Hukkelas et al. 2019 (DeepPrivacy)"
     " draw faces into their surroundings in this manner",
     draws_identity=True,
-    networks=("composer", "identity", "dlib"),
+    networks=NETWORKS,
     needs=("torch", "safetensors"),
     trained_with=("dlib",),
 )

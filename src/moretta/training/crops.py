@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +73,9 @@ def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
     np.random.default_rng(5).shuffle(kept)
     chosen = [*kept, *last] if limit is None else [*kept[: limit - len(last)], *last][:limit]
     pixels, points = [], []
-    for row, picture in zip(chosen, _pictures(folder / "wide.zip", chosen), strict=True):
+    for row, picture in zip(
+        chosen, pictures(folder / "wide.zip", (row["file"] for row in chosen)), strict=True
+    ):
         pixels.append(_resized(picture, side))
         points.append(_points(row) / len(picture))
     return Crops(
@@ -97,7 +99,9 @@ def tight(folder: Path, side: int, *, limit: int | None = None) -> Crops:
     """
     rows = _table(folder / "index.csv", ("file",))[:limit]
     pixels, points = [], []
-    for row, picture in zip(rows, _pictures(folder / "faces-144.zip", rows), strict=True):
+    for row, picture in zip(
+        rows, pictures(folder / "faces-144.zip", (row["file"] for row in rows)), strict=True
+    ):
         inner = round(side / WIDE_SIDE)
         start = (side - inner) // 2
         square = np.full((side, side, 3), 128, np.uint8)
@@ -188,11 +192,12 @@ def _points(row: dict[str, str]) -> npt.NDArray[np.float64]:
     return np.array(numbers).reshape(_POINTS, 2)
 
 
-def _pictures(path: Path, rows: list[dict[str, str]]) -> Iterator[Bytes]:
+def pictures(path: Path, files: Iterable[str]) -> Iterator[Bytes]:
+    """Yield the files of a zip as (h, w, 3) RGB. Raises UsageError when one cannot be read whole."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for row in rows:
-                with Image.open(io.BytesIO(archive.read(row["file"]))) as image:
+            for file in files:
+                with Image.open(io.BytesIO(archive.read(file))) as image:
                     picture = np.asarray(image.convert("RGB"))
                 yield picture
     except (OSError, KeyError, zipfile.BadZipFile, UnidentifiedImageError) as error:

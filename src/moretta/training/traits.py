@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import sys
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ import numpy as np
 
 from moretta.networks.pool import BAND_STARTS, BANDS, LENGTH
 from moretta.networks.traits import TENSORS, TraitsHead
+from moretta.training.crops import pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,19 +119,17 @@ def embed(archive: Path, rows: list[Row], identity: Identity) -> Floats:
 
 def _chips(archive: Path, rows: list[Row]) -> Iterator[torch.Tensor]:
     import torch
-    from PIL import Image
 
     from moretta.networks.identity import cut
 
-    with zipfile.ZipFile(archive) as crops:
-        for start in range(0, len(rows), _EMBED_BATCH):
-            chips = []
-            for row in rows[start : start + _EMBED_BATCH]:
-                with Image.open(io.BytesIO(crops.read(row.file))) as crop:
-                    pixels = torch.from_numpy(np.array(crop.convert("RGB"), np.float32))
-                points = torch.tensor(row.points, dtype=torch.float64).view(1, 5, 2)
-                chips.append(cut(pixels.permute(2, 0, 1)[None], points))
-            yield torch.cat(chips).contiguous(memory_format=torch.channels_last)
+    crops = pictures(archive, (row.file for row in rows))
+    for start in range(0, len(rows), _EMBED_BATCH):
+        chips = []
+        for row, crop in zip(rows[start : start + _EMBED_BATCH], crops, strict=False):
+            pixels = torch.from_numpy(crop.astype(np.float32))
+            points = torch.tensor(row.points, dtype=torch.float64).view(1, 5, 2)
+            chips.append(cut(pixels.permute(2, 0, 1)[None], points))
+        yield torch.cat(chips).contiguous(memory_format=torch.channels_last)
 
 
 # ---- the head --------------------------------------------------------------------------------
