@@ -30,10 +30,9 @@ from PIL import Image
 from moretta.api import Anonymizer
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
-from moretta.faces.crop import WIDE
+from moretta.faces.crop import WIDE, points_in
 from moretta.faces.recognise import Recogniser
 from moretta.methods import method
-from moretta.methods.newface import points_in
 from moretta.networks import pool as pools
 from moretta.networks.traits import TraitsHead
 from moretta.weights import load

@@ -8,8 +8,8 @@ import pytest
 from moretta.errors import UsageError
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
+from moretta.faces.crop import points_in
 from moretta.methods import method, require, settings
-from moretta.methods.newface import points_in
 from moretta.records import Crop, Face
 
 pytest.importorskip("torch")

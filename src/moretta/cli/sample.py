@@ -36,6 +36,7 @@ def command(
         from safetensors.torch import save
     except ImportError as error:
         raise UsageError("sample needs torch", hint="pip install 'moretta[generative]'") from error
+    from moretta.networks.backend import pixels_of
     from moretta.weights.backends import composer
 
     if out.exists() and any(out.iterdir()):
@@ -46,7 +47,7 @@ def command(
     digits = len(str(count - 1))
     with torch.inference_mode():
         for start, end, parts in backend.samples(count, seed, truncation=truncation):
-            pictures = ((parts[0] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+            pictures = pixels_of(parts[0])
             for index, picture in zip(range(start, end), pictures, strict=True):
                 file = io.BytesIO()
                 Image.fromarray(picture).save(file, "PNG")

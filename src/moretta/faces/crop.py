@@ -145,6 +145,14 @@ def points_fit(face: Face) -> bool:
     return near and 1 / 3 < ratio < 3
 
 
+def points_in(crop: Crop) -> Points:
+    """Return a wide crop's five points in units of its side, (5, 2); the template's if they do not fit."""
+    if not points_fit(crop.face):
+        return WIDE
+    inside: Points = apply(crop.matrix, crop.face.points) / crop.pixels.shape[0]
+    return inside
+
+
 def warp(
     photo: Pixels, matrix: Matrix, side: int, *, border: Literal["mirror", "edge"] = "mirror"
 ) -> Pixels:

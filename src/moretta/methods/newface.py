@@ -44,7 +44,9 @@ def build(settings: Newface, device: str) -> FaceEdit:
     import numpy as np
     import torch
 
+    from moretta.faces.crop import points_in
     from moretta.networks import pool as pools
+    from moretta.networks.backend import pictures_of, pixels_of
     from moretta.networks.traits import TraitsHead
     from moretta.weights import load
     from moretta.weights.backends import composer
@@ -62,10 +64,8 @@ def build(settings: Newface, device: str) -> FaceEdit:
         ]
 
     def drawn(crops: Sequence[Crop]) -> list[Edited]:
-        pictures = torch.from_numpy(np.stack([crop.pixels for crop in crops])).to(backend.device)
-        pictures = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-        points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).float()
-        points = points.to(backend.device)
+        pictures = pictures_of([crop.pixels for crop in crops], backend.device)
+        points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points)
         new = [chosen(crop, one) for crop, one in zip(crops, old.cpu().numpy(), strict=True)]
         asked = torch.from_numpy(np.stack([pool.identities[i] for i in new])).to(backend.device)
@@ -74,9 +74,7 @@ def build(settings: Newface, device: str) -> FaceEdit:
             pictures, torch.from_numpy(np.stack(noise)).to(old), level=settings.level
         )
         faces = backend.draw(backend.context(pictures), points, backend.rows(asked, code))
-        faces = backend.composed(pictures, faces).clamp(-1, 1)
-        levels = ((faces + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return [Edited(pixels=np.ascontiguousarray(face)) for face in levels]
+        return [Edited(pixels=one) for one in pixels_of(backend.composed(pictures, faces))]
 
     def chosen(crop: Crop, old: np.ndarray) -> int:
         if (
@@ -92,16 +90,6 @@ def build(settings: Newface, device: str) -> FaceEdit:
         return index
 
     return edit
-
-
-def points_in(crop: Crop) -> np.ndarray:
-    """Return the face's five points in units of the crop's side, (5, 2)."""
-    from moretta.faces.crop import WIDE, apply, points_fit
-
-    if not points_fit(crop.face):
-        return WIDE
-    inside: np.ndarray = apply(crop.matrix, crop.face.points) / crop.pixels.shape[0]
-    return inside
 
 
 METHOD = Method(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from moretta.networks.attributes import KEPT, AttributeEncoder, bounded
@@ -20,11 +21,24 @@ from moretta.networks.identity import cut
 from moretta.networks.pool import random_identities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from moretta.networks.composer import Composer, Layer
     from moretta.networks.identity import Identity
     from moretta.networks.prior import Prior
+    from moretta.records import Pixels
+
+
+def pictures_of(crops: Sequence[Pixels], device: str = "cpu") -> torch.Tensor:
+    """Crops of one size (height, width, 3), 0..255, as (n, 3, height, width), -1..1."""
+    levels = torch.from_numpy(np.stack(crops)).to(device)
+    return levels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def pixels_of(pictures: torch.Tensor) -> list[Pixels]:
+    """Pictures (n, 3, height, width), clamped to -1..1 and rounded, as crops (height, width, 3)."""
+    levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return [np.ascontiguousarray(one) for one in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 class Backend(Protocol):
