@@ -96,6 +96,8 @@ class Crop:
     # seed of the new identity: faces with equal numbers get the same new face; None: the face's own
     # seed. Everything else that is drawn (attributes, noise) comes from `seed`, so that it differs.
     identity: int | None = None
+    #: 32 bytes from a key, this face's own: what a keyed method's pseudonym comes from.
+    secret: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,6 +149,7 @@ class Method:
     fills_view: bool = False  # the mask also covers all that a recogniser's crop shows
     match_colour: bool = False
     reversible: bool = False
+    keyed: bool = False  # its pseudonym comes from `crop.secret`; it runs only with a key
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
