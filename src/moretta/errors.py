@@ -6,6 +6,9 @@ MorettaError
 │   └── DiskFull      no room left: the run stops, and --resume continues it
 ├── WeightsRejected   a network's file is missing, altered or of a kind we refuse
 ├── ManifestError     the record of a run is damaged, or belongs to another run
+├── ReleaseRefused    releasing this would break what is promised about it
+│   └── BudgetSpent   this person's budget does not hold another release
+├── LedgerError       the ledger of releases is damaged, newer, locked or cannot be written
 └── DeviceError       the device asked for is not there
 
 The command line prints «moretta: error: FAULT» and then «moretta: hint: HINT».
@@ -52,6 +55,22 @@ class WeightsRejected(MorettaError):
 
 class ManifestError(MorettaError):
     """The record of a run is damaged or belongs to another run."""
+
+    exit_code = 2
+
+
+class ReleaseRefused(MorettaError):
+    """Releasing this would break what is promised about it."""
+
+    exit_code = 2
+
+
+class BudgetSpent(ReleaseRefused):
+    """This person's budget does not hold another release."""
+
+
+class LedgerError(MorettaError):
+    """The ledger of releases is damaged, newer, locked or cannot be written."""
 
     exit_code = 2
 

@@ -119,6 +119,10 @@ class Statement:
     epsilon: float = float("inf")
     mechanism: str = ""
     neighbours: str = ""
+    delta: float = 0.0  # beside epsilon
+    metric: str = ""  # distance on which the promise is finer: loss <= metric_epsilon * distance
+    metric_epsilon: float | None = None
+    numerics: str = ""  # how the numbers were drawn
 
 
 class Settings(BaseModel):
