@@ -98,6 +98,23 @@ class Crop:
     identity: int | None = None
     #: 32 bytes from a key, this face's own: what a keyed method's pseudonym comes from.
     secret: bytes | None = field(default=None, repr=False)
+    #: counts what is released about this face's person, for methods that spend a budget
+    guard: Guard | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What one release costs. Equal charges for one person and photo are one release."""
+
+    mechanism: str  # with all its parameters
+    epsilon: float  # infinite without a theorem: no cap holds it
+    delta: float
+    cap: float  # of the person's whole epsilon
+    shared: bool  # one release serves all photos of the person
+
+
+#: Returns the remembered answer, or draws one and charges it. Raises BudgetSpent and LedgerError.
+Guard = Callable[[Charge, Callable[[], bytes]], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,6 +147,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @property
+    def counted(self) -> bool:
+        """Whether releases with these settings go through the ledger, for methods that `spend`."""
+        return False
+
+    @property
+    def needs_persons(self) -> bool:
+        """Whether these settings make sense only where persons are known."""
+        return False
+
 
 FaceEdit = Callable[[Sequence[Crop]], Sequence[Edited]]
 
@@ -155,6 +182,7 @@ class Method:
     reversible: bool = False
     keyed: bool = False  # its pseudonym comes from `crop.secret`; it runs only with a key
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
+    spends: bool = False  # it releases through `crop.guard`, and `crop.identity` is a person
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
