@@ -24,7 +24,7 @@ class Anonymizer:
     """Protects photos with one set of options; networks are loaded once, at first use.
 
     Options are those of `moretta anonymize`, with underscores: method, settings, strength, identity,
-    persons, detector,
+    persons, ledger, detector,
     threshold, min_face, thorough, on_no_face, on_audit_fail, audit_far, metadata, format, quality,
     rename, seed, max_pixels, device. Raises UsageError for an option that does not exist or is out
     of range.
@@ -50,16 +50,16 @@ class Anonymizer:
         Returns a new array of the same shape and the record. Check `record.decision`: when it is
         "withheld" the picture is not protected and the array is all zeros, so that it cannot be
         published by mistake. With identity "per-run" all pictures of this Anonymizer are one run.
-        Raises UsageError with identity "per-person", which needs the photos of a whole run.
+        Raises UsageError with persons, who need the photos of a whole run.
         """
         import numpy as np
 
         _check_picture(rgb)
         for face in faces or ():
             _check_face(face, rgb.shape)
-        if self.options.identity == "per-person":
+        if self.options.identity == "per-person" or self.options.persons is not None:
             raise UsageError(
-                "identity is per-person, and one picture has no persons",
+                "persons are asked for, and one picture has none",
                 hint="protect folders with `run`, or use identity per-run",
             )
         identities = NOBODY

@@ -480,6 +480,14 @@ def test_two_releases_differ_and_a_seed_repeats_them():
             assert "seed" in one.statement.covers
 
 
+def test_at_epsilon_0_even_known_entropy_tells_nothing():
+    for name in MECHANISMS:
+        chosen = mechanism(name, random_identities(5000, 1))
+        one, two = (chosen.release(any_vector(48, s), 0, Predictable(1)).vector for s in (3, 4))
+        np.testing.assert_array_equal(one, two)
+        assert chosen.statement(0, 48).numerics == "the vector is not read"
+
+
 # ---- broken mechanisms must be caught --------------------------------------------------------
 
 

@@ -69,6 +69,12 @@ def command(
         str | None,
         typer.Option(help="With --identity per-person: folders, group (default), or a CSV file."),
     ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the budgets, for identitydp; default in the user's data folder."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with options; see docs/configuration.md.")
     ] = None,
@@ -156,6 +162,7 @@ def command(
         "strength": strength,
         "identity": identity,
         "persons": persons,
+        "ledger": ledger,
         "on_no_face": on_no_face,
         "on_audit_fail": on_audit_fail,
         "audit_far": audit_far,

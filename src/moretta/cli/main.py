@@ -12,6 +12,7 @@ from moretta import __version__
 from moretta.cli import (
     anonymize,
     benchmark,
+    budget,
     demo,
     detect,
     doctor,
@@ -39,6 +40,7 @@ app.command("detect", epilog=EPILOG)(detect.command)
 app.command("evaluate")(evaluate.command)
 app.command("benchmark")(benchmark.command)
 app.command("methods")(methods.command)
+app.add_typer(budget.app, name="budget")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)

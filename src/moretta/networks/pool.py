@@ -131,15 +131,22 @@ def choose(pool: Pool, wanted: Wanted | None, match: Match, rng: np.random.Gener
     agrees with all. It never fails: where no member agrees, age is dropped first, then gender.
     Raises ValueError for another match.
     """
+    found = members(pool, wanted, match)
+    return int(found[rng.integers(len(found))])
+
+
+def members(pool: Pool, wanted: Wanted | None, match: Match) -> npt.NDArray[np.int64]:
+    """Return the places of the members that look as `wanted` says; see `choose`."""
     if match not in MATCHES:
         raise ValueError(f"match {match!r} is none of {', '.join(MATCHES)}")
-    members = np.arange(len(pool))
     if wanted is not None and match != "none":
         band = pool.bands == BANDS.index(wanted.band)
         gender = pool.genders == GENDERS.index(wanted.gender)
         tries = {"age": [band], "gender": [gender], "age,gender": [band & gender, gender]}[match]
-        members = next((np.flatnonzero(each) for each in tries if each.any()), members)
-    return int(members[rng.integers(len(members))])
+        for each in tries:
+            if each.any():
+                return np.flatnonzero(each)
+    return np.arange(len(pool))
 
 
 # ---- building --------------------------------------------------------------------------------

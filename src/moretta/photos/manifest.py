@@ -333,5 +333,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        return round(value, 6)
+        return round(value, 6) or float(f"{value:.3g}")  # what is small is not nothing
     return value

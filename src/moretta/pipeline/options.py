@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moretta.errors import UsageError, nearest
+from moretta.records import Settings
 
 FORMATS = ("jpeg", "png", "webp", "tiff", "bmp", "avif", "heic")
 
@@ -29,6 +30,9 @@ class Options(BaseModel):
     )
     persons: str | None = Field(
         None, min_length=1, description="folders, group, or a CSV file, with identity per-person"
+    )
+    ledger: str | None = Field(
+        None, min_length=1, description="file of the budgets, for methods that spend one"
     )
     detector: tuple[str, ...] = Field(
         ("yunet",), min_length=1, description="joined: any find counts"
@@ -59,7 +63,7 @@ class Options(BaseModel):
     max_pixels: int = Field(250_000_000, ge=1, description="larger photos are refused")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="for every network")
 
-    @field_validator("persons", mode="before")
+    @field_validator("persons", "ledger", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
@@ -119,8 +123,11 @@ def _check_names(checked: Options) -> None:
     for name in checked.detector:
         detector(name)
     chosen = method(checked.method)
-    settings(chosen, checked.settings, strength=checked.strength)
-    _check_identity(checked, draws=chosen.draws_identity)
+    own = settings(chosen, checked.settings, strength=checked.strength)
+    if chosen.spends:
+        _check_spending(checked, own)
+    else:
+        _check_identity(checked, draws=chosen.draws_identity)
     require(chosen)
 
 
@@ -136,4 +143,27 @@ def _check_identity(checked: Options, *, draws: bool) -> None:
         raise UsageError(
             f"--persons is given, and --identity is {checked.identity}",
             hint="--persons says who is who for --identity per-person",
+        )
+    if checked.ledger is not None:
+        raise UsageError(
+            f"--ledger is given, and {checked.method} spends no budget",
+            hint="leave it out, or choose identitydp",
+        )
+
+
+def _check_spending(checked: Options, own: Settings) -> None:
+    if checked.identity != "per-photo":
+        raise UsageError(
+            f"--identity is given, and {checked.method} releases a face from each person's own",
+            hint="--alias person gives a person one new face; newface draws one from nobody's",
+        )
+    if own.needs_persons and checked.persons is None:
+        raise UsageError(
+            "--alias is person, and nobody says who is who",
+            hint="--persons folders, group, or a CSV file; see docs/persons.md",
+        )
+    if checked.seed is not None and own.counted:  # at epsilon 0 nothing hangs on the old face
+        raise UsageError(
+            "--seed makes releases predictable: whoever has it takes the noise off again",
+            hint="leave it out; tests have --predictable, whose releases promise nothing",
         )

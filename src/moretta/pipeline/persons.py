@@ -63,9 +63,7 @@ class Plan:
         """Return the seeds for the faces of the input `name`; those of groups come later."""
         if self.kind == "run":
             return Identities(everyone=derived(secret, "\0run"))
-        rows = [
-            (row, derived(secret, f"\0person\0{row.person}")) for row in self.rows.get(name, ())
-        ]
+        rows = [(row, identity_of(row.person, secret)) for row in self.rows.get(name, ())]
         return Identities(
             largest=next(
                 (seed for row, seed in rows if row.face is None and row.box is None), None
@@ -77,7 +75,7 @@ class Plan:
 
 def planned(items: Sequence[Input], options: Options) -> Plan:
     """Return the plan for these inputs. Raises UsageError for a file or folders that name nobody."""
-    if options.identity == "per-photo":
+    if options.identity == "per-photo" and options.persons is None:
         return Plan()
     if options.identity == "per-run":
         return Plan("run")
@@ -91,6 +89,11 @@ def planned(items: Sequence[Input], options: Options) -> Plan:
     rows = read_persons(content, str(path))
     _check_names(rows, photos)
     return Plan("csv", rows, hashlib.sha256(content).hexdigest())
+
+
+def identity_of(person: str, secret: int) -> int:
+    """Return the seed of the new identity of one person, by the name that folders or a file give."""
+    return derived(secret, f"\0person\0{person}")
 
 
 def by_group(

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.pipeline.options import Options
-    from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Pixels
+    from moretta.privacy.ledger import Ledger
+    from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Guard, Pixels
 
 COVER = "solid"
 COVER_SCALES = (
@@ -158,6 +159,7 @@ class Protector:
         self._cover: FaceEdit = cover.build(cover.settings(), "cpu")
         self._judge = Recogniser(JUDGE, device=options.device, threads=threads)
         self._known = threshold(options.audit_far)
+        self._ledger: Ledger | None = None
 
     @property
     def tells_seeds(self) -> bool:
@@ -286,6 +288,8 @@ class Protector:
             )
             if wider > MOST_STRETCH:
                 barred = "the points are too close together for a face of this box to be drawn"
+        if self.settings.counted:
+            crop = replace(crop, guard=self._guard(crop))
         task = _Task(
             face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale, barred=barred
         )
@@ -295,6 +299,13 @@ class Protector:
         if chosen.template != "window" and enlarged > 1:
             task.notes.append(f"the face is {enlarged:.1f} times larger than the drawn crop: soft")
         return task
+
+    def _guard(self, crop: Crop) -> Guard:
+        from moretta.pipeline import budget
+
+        if self._ledger is None:
+            self._ledger = budget.opened(budget.place(self.options.ledger))
+        return budget.guard(self._ledger, crop)
 
     def _edit_all(self, tasks: list[_Task]) -> None:
         """Edit all faces at once; when that fails, one by one, so that one face cannot spoil others."""

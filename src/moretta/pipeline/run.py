@@ -28,9 +28,10 @@ from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, one_l
 from moretta.faces.detect import detector
 from moretta.faces.recognise import JUDGE
 from moretta.methods import method
+from moretta.methods import settings as chosen_settings
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
-from moretta.pipeline import persons
+from moretta.pipeline import budget, persons
 from moretta.pipeline.boxes import Drawn, read_boxes
 from moretta.pipeline.inputs import Input, listed, renamed
 from moretta.pipeline.options import Options
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.photos.files import Photo
+    from moretta.privacy.ledger import Ledger
     from moretta.records import Face
 
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
@@ -100,6 +102,7 @@ class Summary:
     seconds: float = 0.0
     interrupted: bool = False
     disk_full: bool = False
+    spent: Mapping[str, Any] = field(default_factory=dict)  # of budgets, since the run began
     troubles: list[tuple[str, str, str]] = field(default_factory=list)  # input, decision, reason
 
     @property
@@ -159,19 +162,26 @@ def run(
     summary = Summary(output=str(folder))
     if not any(item.photo for item in items):
         raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
-    settings = {**options.model_dump(), "version": __version__}
+    settings = {**options.model_dump(exclude={"ledger"}), "version": __version__}
     if plan.kind == "csv":
         settings["persons"] = "csv"  # no path: it may name somebody
     if boxes is not None:
         settings["boxes_sha256"] = _sha256(Path(boxes))
-    with manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest:
+    with (
+        _ledger(options, folder) as ledger,
+        manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest,
+    ):
+        before = ledger.last() if ledger else 0
         if options.rename:
             _refuse_finished(folder, manifest)
             items = sorted(renamed(items, folder), key=lambda item: item.output)
         photos = [item for item in items if item.photo]
         summary.inputs = len(photos)
         summary.not_photos = len(items) - len(photos)
-        secret = persons.secret(plan, manifest, options.seed)
+        if ledger is not None and plan.kind in ("folders", "csv"):
+            secret = ledger.secret  # a person stays one in every run: what is spent adds up
+        else:
+            secret = persons.secret(plan, manifest, options.seed)
         work, sources = [], {}
         for item in photos:
             name = item.name if item.fault and not options.rename else item.output
@@ -231,6 +241,8 @@ def run(
             (folder / manifests.NAMES).unlink(missing_ok=True)
         if not summary.left:
             persons.forget(folder)
+        if ledger is not None:
+            summary.spent = ledger.since(before)
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -505,6 +517,22 @@ def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
             f"{wanted} cannot be written: {error.strerror}", hint="choose another name"
         ) from error
     return wanted
+
+
+def _ledger(options: Options, folder: Path) -> contextlib.AbstractContextManager[Ledger | None]:
+    """Open the ledger, when releases are counted: what is wrong with it is said before work starts."""
+    chosen = method(options.method)
+    if not chosen_settings(chosen, options.settings, strength=options.strength).counted:
+        return contextlib.nullcontext()
+    path = budget.place(options.ledger)
+    if folder.resolve() in path.resolve().parents:
+        raise UsageError(
+            f"the ledger {path} would lie in the output folder",
+            hint="it tells what was released about whom: keep it with the originals",
+        )
+    ledger = budget.opened(path)
+    ledger.check()
+    return ledger
 
 
 def _note(path: Path, source: str, done: Done) -> None:

@@ -175,6 +175,16 @@ class Ledger:
                 key=lambda one: (-one.epsilon, one.person),
             )
 
+    def since(self, number: int) -> dict[str, float]:
+        """Return what all processes spent after a release: releases, epsilon, people, most on one."""
+        with self._spoken():
+            count, epsilon = self._db.execute(
+                "SELECT count(*), total(epsilon) FROM release WHERE id > ?", (number,)
+            ).fetchone()
+        people = self.people(since=number)
+        most = people[0].epsilon if people else 0.0
+        return {"releases": count, "epsilon": epsilon, "people": len(people), "most_on_one": most}
+
     def last(self) -> int:
         """Return the number of the newest release, 0 if there is none."""
         with self._spoken():

@@ -136,15 +136,30 @@ class Mechanism(ABC):
 
     def numerics(self, epsilon: float, length: int) -> str:
         """Say how the numbers are drawn."""
+        if epsilon == 0:
+            return "the vector is not read"
         return f"rounded to multiples of 2^-12; delta {self.delta(epsilon, length):.1e} a release"
 
     def label(self, epsilon: float, length: int) -> str:
         """Name the mechanism with all its parameters: an equal label is the same law."""
         return f"{self.name} (epsilon {epsilon:g}, {length} numbers)"
 
-    @abstractmethod
     def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
-        """Draw `count` answers for one checked vector -> (count, length) unit vectors, not rounded."""
+        """Draw `count` answers for one checked vector -> (count, length) unit vectors, not rounded.
+
+        At epsilon 0 the vector is not read: even known entropy then tells nothing about it.
+        """
+        if epsilon == 0:
+            return self.even(len(x), entropy, count)
+        return self.drawn(x, epsilon, entropy, count)
+
+    def even(self, length: int, entropy: Entropy, count: int) -> Array:
+        """Draw answers that have nothing to do with any vector."""
+        return normalised(entropy.normal(count, length))
+
+    @abstractmethod
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+        """Draw answers for an epsilon above 0."""
 
     @abstractmethod
     def expected_cosine(self, epsilon: float, length: int) -> float:
@@ -167,13 +182,9 @@ class Uniform(Mechanism):
             )
         return super().release(unit_vector, epsilon, entropy)
 
-    def numerics(self, epsilon: float, length: int) -> str:
-        """Say how the numbers are drawn."""
-        return "the vector is not read"
-
-    def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
         """Draw directions."""
-        return normalised(entropy.normal(count, len(x)))
+        return self.even(len(x), entropy, count)
 
     def expected_cosine(self, epsilon: float, length: int) -> float:
         """0."""
@@ -197,7 +208,7 @@ class PrivUnit(Mechanism):
             f"{super().label(epsilon, length)[:-1]}, cap at cosine {cap.gamma:.6f}, p {cap.p:.6f})"
         )
 
-    def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
         """Draw answers."""
         cap = solve(epsilon, len(x))
         inside = entropy.uniform(count) > cap.miss
@@ -237,10 +248,8 @@ class Laplace(Mechanism):
         """Name it with the sensitivity."""
         return f"{super().label(epsilon, length)[:-1]}, L1 sensitivity {self._sensitivity(length):.4f})"
 
-    def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
         """Draw answers."""
-        if epsilon == 0:
-            return normalised(entropy.normal(count, len(x)))
         scale = self._sensitivity(len(x)) / epsilon
         size = -scale * np.log(entropy.uniform(count, len(x)))
         noise = np.where(entropy.uniform(count, len(x)) <= 0.5, size, -size)
@@ -281,10 +290,10 @@ class L2Laplace(Mechanism):
         """Return half of epsilon: the sphere is 2 wide."""
         return epsilon / 2
 
-    def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
         """Draw answers."""
         way = normalised(entropy.normal(count, len(x)))
-        return way if epsilon == 0 else normalised(x + self.radii(epsilon, way, entropy) * way)
+        return normalised(x + self.radii(epsilon, way, entropy) * way)
 
     def radii(self, epsilon: float, way: Array, entropy: Entropy) -> Array:
         """Draw the lengths of the noise, Gamma(length, 2 / epsilon), (count, 1): a sum of exponentials."""
@@ -307,7 +316,7 @@ class VonMisesFisher(Mechanism):
         """Return kappa."""
         return epsilon / 2
 
-    def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
         """Draw answers."""
         cosines, sines = wood(epsilon / 2, len(x), entropy, count)
         return turned(x, cosines, sines, entropy.normal(count, len(x)))
@@ -360,8 +369,10 @@ class FinitePool(Mechanism):
 
     def numerics(self, epsilon: float, length: int) -> str:
         """Say how the member is drawn."""
-        high, low, _, total = self.weights(epsilon)
-        return f"whole numbers: one below {total:.6g}, weights {high} and {low}; no delta"
+        if epsilon == 0:
+            return "the vector is not read"
+        high, low, _, _ = self.weights(epsilon)
+        return f"whole numbers: every member has weight {high} or {low}; no delta"
 
     def label(self, epsilon: float, length: int) -> str:
         """Name it with the pool's bits."""
@@ -379,13 +390,19 @@ class FinitePool(Mechanism):
 
     def indices(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> list[int]:
         """Draw `count` members' places for one checked vector."""
+        if epsilon == 0:
+            return [entropy.randbelow(len(self.identities)) for _ in range(count)]
         high, low, k, total = self.weights(epsilon)
         order = np.argsort(-(self.identities @ x.astype(np.float32)), kind="stable")
         return [int(order[_place(entropy.randbelow(total), high, low, k)]) for _ in range(count)]
 
-    def sample(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
-        """Draw answers."""
+    def drawn(self, x: Array, epsilon: float, entropy: Entropy, count: int) -> Array:
+        """Draw members."""
         return self.identities[self.indices(x, epsilon, entropy, count)].astype(np.float64)
+
+    def even(self, length: int, entropy: Entropy, count: int) -> Array:
+        """Draw members."""
+        return self.drawn(np.empty(length), 0.0, entropy, count)
 
     def expected_cosine(self, epsilon: float, length: int) -> float:
         """Return that of an even pool: PrivUnit's law with the cap that holds k of N."""

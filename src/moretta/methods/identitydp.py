@@ -1,0 +1,260 @@
+"""IdentityDP: a face drawn from an identity that was released with a stated epsilon.
+
+Three stages, as published: the face's identity vector is taken apart from its attributes; the vector is
+released under differential privacy; the composer draws a face from the release, the surroundings and a
+short noisy code of attributes. Epsilon covers the vector. At epsilon 0 the vector is not even used, and
+whatever still tells the person is what epsilon cannot cover: its leak is the floor under every other.
+
+Checked  tests/contracts, tests/methods/test_identitydp.py; mechanisms and ledger in tests/privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from moretta.errors import ReleaseRefused
+from moretta.records import Charge, Crop, Edited, FaceEdit, Method, Settings
+from moretta.weights.backends import NETWORKS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from moretta.records import Statement
+
+SIDE = 96  # pixels of the bundled composer's crop
+WEAK = 10.0  # above this epsilon, a guess among thousands is right more often than not
+
+MatchedOn = Literal["none", "age", "gender", "age,gender"]
+
+
+class IdentityDP(Settings):
+    """Options of `identitydp`."""
+
+    accept_weak_epsilon: bool = Field(
+        False, description=f"allow epsilons above {WEAK:g}, which promise next to nothing"
+    )
+    mechanism: Literal[
+        "pool", "privunit", "laplace", "laplace-compat", "l2-laplace", "vmf", "uniform"
+    ] = Field(
+        "pool", description="how the identity is released; `docs/identitydp.md` compares them"
+    )
+    epsilon: float = Field(
+        0.0,
+        ge=0,
+        le=650,
+        description="of one release; 0: an identity that has nothing to do with the old one (recommended);"
+        " 1 strong, 5 moderate, 10 weak",
+        validate_default=True,
+    )
+    cap: float = Field(
+        10.0,
+        ge=0,
+        description="largest sum of epsilons of one person in the ledger; a face beyond it is covered",
+        validate_default=True,
+    )
+    alias: Literal["photo", "person"] = Field(
+        "photo",
+        description="photo: each photo is a release and costs epsilon; person: one release for all photos of"
+        " a person, who keeps one new face (needs --persons)",
+    )
+    match: MatchedOn = Field(
+        "none",
+        description="what the new identity has in common with the old one, as it appears: that much is"
+        " released in clear (mechanism pool)",
+    )
+    level: int = Field(
+        0, ge=0, le=2, description="hardening: 64, 16 or 0 numbers of the attribute code are kept"
+    )
+    predictable: bool = Field(
+        False, description="releases follow from seeds and promise nothing: for tests"
+    )
+
+    @property
+    def counted(self) -> bool:
+        """At epsilon 0 nothing is spent; predictable releases cannot be counted, since they end at once."""
+        return self.epsilon > 0 and not self.predictable
+
+    @property
+    def needs_persons(self) -> bool:
+        """One face a person needs persons."""
+        return self.alias == "person"
+
+    @field_validator("epsilon")
+    @classmethod
+    def _sensible(cls, value: float, info: ValidationInfo) -> float:
+        mechanism = info.data.get("mechanism", "pool")
+        if 0 < value < 1e-6:
+            raise _wrong("it is 0, or 0.000001 and more")
+        if value and mechanism == "uniform":
+            raise _wrong("uniform has epsilon 0: leave --epsilon out, or choose another mechanism")
+        if _true(mechanism, value) > WEAK and not info.data.get("accept_weak_epsilon"):
+            raise _wrong(
+                f"above {WEAK:g} it promises next to nothing; --accept-weak-epsilon allows it"
+            )
+        return value
+
+    @field_validator("cap")
+    @classmethod
+    def _holds_one(cls, value: float, info: ValidationInfo) -> float:
+        if value < _true(info.data.get("mechanism", "pool"), info.data.get("epsilon", 0.0)):
+            raise _wrong("it does not hold a single release; raise --cap or lower --epsilon")
+        return value
+
+    @field_validator("match")
+    @classmethod
+    def _from_a_pool(cls, value: str, info: ValidationInfo) -> str:
+        if value != "none" and info.data.get("mechanism", "pool") != "pool":
+            raise _wrong("only the mechanism pool chooses among identities whose looks are known")
+        return value
+
+
+def _true(mechanism: str, epsilon: float) -> float:
+    """Return the epsilon that is really held; the published sensitivity states too little."""
+    if mechanism != "laplace-compat":
+        return epsilon
+    from moretta.networks.pool import LENGTH
+    from moretta.privacy.mechanisms import LaplaceCompat
+
+    return LaplaceCompat().true_epsilon(epsilon, LENGTH)
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    return PydanticCustomError("identitydp", text)
+
+
+def build(settings: IdentityDP, device: str) -> FaceEdit:
+    """Return the edit: read the identity, release it, draw."""
+    import numpy as np
+    import torch
+
+    from moretta.faces.crop import points_in
+    from moretta.networks import pool as pools
+    from moretta.networks.backend import pictures_of, pixels_of
+    from moretta.networks.traits import TraitsHead
+    from moretta.privacy.entropy import Entropy, Predictable
+    from moretta.privacy.mechanisms import FinitePool, mechanism
+    from moretta.weights import load
+    from moretta.weights.backends import composer
+
+    backend = composer(device=device)
+    if backend.side != SIDE:
+        raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
+    epsilon = settings.epsilon
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    pool = pools.build(pools.COUNT, pools.SEED, head)
+    whole = mechanism(settings.mechanism, pool.identities)
+    alike: dict[tuple[str, str], FinitePool] = {}  # pools of one apparent age and gender
+    expected = whole.expected_cosine(epsilon, pools.LENGTH)
+    statement = stated(settings, whole.statement(epsilon, pools.LENGTH))
+    unsafe = stated(settings, whole.statement(epsilon, pools.LENGTH, secure=False))
+    charge = Charge(
+        mechanism=statement.mechanism,
+        epsilon=statement.epsilon,
+        delta=statement.delta,
+        cap=settings.cap,
+        shared=settings.alias == "person",
+    )
+
+    @torch.inference_mode()
+    def edit(crops: Sequence[Crop]) -> list[Edited]:
+        return [
+            one for start in range(0, len(crops), 16) for one in drawn(crops[start : start + 16])
+        ]
+
+    def drawn(crops: Sequence[Crop]) -> list[Edited]:
+        pictures = pictures_of([crop.pixels for crop in crops], backend.device)
+        points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
+        old = backend.identity(pictures, points)
+        new = [released(crop, one) for crop, one in zip(crops, old.cpu().numpy(), strict=True)]
+        asked = torch.from_numpy(np.stack(new)).to(old)
+        noise = [np.random.default_rng(crop.seed).standard_normal(64) for crop in crops]
+        code = backend.known(
+            pictures, torch.from_numpy(np.stack(noise)).to(old), level=settings.level
+        )
+        faces = backend.draw(backend.context(pictures), points, backend.rows(asked, code))
+        said = unsafe if settings.predictable and epsilon else statement
+        return [
+            Edited(pixels=one, statement=said, figures={"expected_cosine": expected})
+            for one in pixels_of(backend.composed(pictures, faces))
+        ]
+
+    def released(crop: Crop, old: np.ndarray) -> np.ndarray:
+        if not settings.counted:
+            shared = settings.alias == "person" and crop.identity is not None
+            return vector(
+                old,
+                Predictable(crop.identity if shared and crop.identity is not None else crop.seed),
+            )
+        if crop.guard is None:
+            raise ReleaseRefused(
+                "a release must be counted, and there is no ledger",
+                hint="run it through the pipeline",
+            )
+        answer = crop.guard(charge, lambda: vector(old, Entropy()).tobytes())
+        return np.frombuffer(answer, np.float32)
+
+    def vector(old: np.ndarray, entropy: Entropy) -> np.ndarray:
+        chosen = whole
+        if settings.match != "none":
+            looks = head.read(old)
+            kind = looks.band, looks.gender
+            if kind not in alike:
+                places = pools.members(pool, looks, settings.match)
+                alike[kind] = FinitePool(pool.identities[places])
+            chosen = alike[kind]
+        return chosen.release(old, epsilon, entropy).vector
+
+    return edit
+
+
+def stated(settings: IdentityDP, statement: Statement) -> Statement:
+    """Add to a mechanism's statement what these settings release beside it."""
+    from dataclasses import replace
+
+    said = statement
+    if settings.alias == "person":
+        said = replace(said, covers=f"{said.covers}; one release for all photos of the person")
+    elif settings.epsilon:
+        said = replace(said, excludes=f"{said.excludes}; releases of one person add up")
+    if settings.match == "none":
+        return said
+    traits = {
+        "age,gender": "apparent age and gender",
+        "age": "apparent age",
+        "gender": "apparent gender",
+    }
+    kept = traits[settings.match]
+    return replace(
+        said,
+        mechanism=f"{said.mechanism}, among those of one {kept}",
+        neighbours=f"any two unit vectors that are read as the same {kept} (local model, worst case)",
+        excludes=f"{kept}, released in clear; {said.excludes}",
+    )
+
+
+METHOD = Method(
+    name="identitydp",
+    summary="a face from an identity released with a stated epsilon",
+    settings=IdentityDP,
+    build=build,
+    template="wide",
+    side=SIDE,
+    mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
+    mask_feather=0.05,  # the composer has blended already, at its own size
+    promise="proved",
+    promises="the identity vector is released with local differential privacy, epsilon as stated in the record"
+    " (worst case over all unit vectors); the ledger adds up what is released about one person",
+    excludes="epsilon covers the identity vector and no more: surroundings, hair, skin, light, pose and"
+    " expression are kept roughly, and may tell who it is at epsilon 0 too; drawn faces are softer than a"
+    " sharp photo",
+    source="Wen, Song, Liu, Ding, Xie 2022 (IdentityDP); mechanisms: docs/identitydp.md",
+    draws_identity=True,
+    spends=True,
+    networks=NETWORKS,
+    needs=("torch", "safetensors"),
+    trained_with=("dlib",),
+)

@@ -1,0 +1,377 @@
+"""identitydp: what it releases, what it counts, what it refuses, and that it fails closed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moretta.errors import BudgetSpent, LedgerError, ReleaseRefused, UsageError
+from moretta.faces import crop as crops
+from moretta.faces import mask as masks
+from moretta.methods import method, settings
+from moretta.pipeline import budget, persons
+from moretta.pipeline.options import options
+from moretta.privacy.ledger import Ledger
+from moretta.records import Crop
+
+pytest.importorskip("torch")
+METHOD = method("identitydp")
+
+
+@pytest.fixture(scope="module")
+def face_crop(small: np.ndarray) -> Crop:
+    from moretta.api import find_faces
+
+    (face,) = find_faces(small)
+    alpha, _ = masks.redraw(face, small.shape, scale=METHOD.mask_scale)
+    return crops.align(small, face, alpha, template="wide", side=METHOD.side, seed=1)
+
+
+@pytest.fixture(scope="module")
+def edit_with():
+    """Build the edit once for each set of settings: (**settings) -> edit."""
+    import torch
+
+    torch.set_num_threads(1)
+    kept = {}
+
+    def build(**given):
+        key = json.dumps(given, sort_keys=True)
+        if key not in kept:
+            kept[key] = METHOD.build(settings(METHOD, given), "cpu")
+        return kept[key]
+
+    return build
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite", bytes(32)) as one:
+        yield one
+
+
+@pytest.fixture
+def own_ledger(tmp_path, monkeypatch):
+    """Point the default ledger into this test's folder."""
+    monkeypatch.setenv(budget.VARIABLE, str(tmp_path / "private" / "ledger.sqlite"))
+    return tmp_path / "private" / "ledger.sqlite"
+
+
+def test_the_same_photo_is_released_once_and_costs_once(edit_with, face_crop, ledger):
+    edit = edit_with(epsilon=1.0)
+    crop = replace(face_crop, guard=budget.guard(ledger, face_crop))
+    one, two = edit([crop])[0], edit([crop, crop])[1]
+    assert np.abs(one.pixels.astype(int) - two.pixels).max() <= 1
+    (account,) = ledger.people()
+    assert account.releases == 1
+    assert account.epsilon == pytest.approx(1, abs=1e-6)
+    other = replace(face_crop, pixels=face_crop.pixels ^ 1)
+    edit([replace(other, guard=budget.guard(ledger, other))])
+    assert len(ledger.people()) == 2  # nobody said that it is the same person
+
+
+def test_alias_says_whether_photos_of_a_person_cost_once_or_each(edit_with, face_crop, ledger):
+    photos = [replace(face_crop, pixels=face_crop.pixels ^ i, identity=7) for i in range(3)]
+    photos = [replace(one, guard=budget.guard(ledger, one)) for one in photos]
+    edit_with(epsilon=2.0, alias="person")(photos)
+    assert ledger.spent(budget.person(7)).epsilon == pytest.approx(2, abs=1e-5)
+    edit_with(epsilon=2.0)(photos)
+    assert ledger.spent(budget.person(7)).epsilon == pytest.approx(8, abs=1e-5)
+    more = [replace(one, pixels=one.pixels ^ 8) for one in photos]
+    more = [replace(one, guard=budget.guard(ledger, one)) for one in more]
+    with pytest.raises(BudgetSpent, match="spent on this person"):
+        edit_with(epsilon=2.0)(more)
+    assert ledger.spent(budget.person(7)).epsilon <= 10
+
+
+def test_epsilon_0_reads_nothing_of_the_old_face(edit_with, face_crop):
+    """At level 2 no attribute is left either: pixels under the mask cannot matter at all."""
+    from moretta.networks.composer import ellipse
+
+    hidden = ellipse(96)[0, 0].numpy() >= 1
+    changed = face_crop.pixels.copy()
+    changed[hidden] = np.random.default_rng(0).integers(0, 256, (int(hidden.sum()), 3))
+    edit = edit_with(level=2)
+    was, now = edit([face_crop])[0], edit([replace(face_crop, pixels=changed)])[0]
+    assert np.abs(was.pixels.astype(int) - now.pixels).max() <= 1
+    assert was.statement.epsilon == 0
+    assert was.statement.promise == "proved"
+    assert was.figures["expected_cosine"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_statement_says_all_that_is_released(edit_with, face_crop, ledger):
+    crop = replace(face_crop, guard=budget.guard(ledger, face_crop))
+    said = edit_with(epsilon=1.0)([crop])[0].statement
+    assert said.promise == "proved"
+    assert 0.9999 < said.epsilon <= 1
+    assert "releases of one person add up" in said.excludes
+    assert "any two unit vectors of this length" in said.neighbours
+    toy = edit_with(epsilon=1.0, predictable=True)([crop])[0].statement
+    assert (toy.promise, toy.epsilon) == ("none", math.inf)
+    assert ledger.spent(f"face {'0' * 64}").epsilon == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "epsilon", "said"),
+    [
+        ({"match": "age,gender"}, 1, "read as the same apparent age and gender"),
+        ({"mechanism": "laplace-compat"}, 1.2264, "any two unit vectors of this length"),
+        ({"alias": "person"}, 1, "any two unit vectors"),
+    ],
+)
+def test_statements_of_other_settings(given, epsilon, said):
+    from moretta.methods.identitydp import stated
+    from moretta.networks.pool import random_identities
+    from moretta.privacy.mechanisms import mechanism
+
+    chosen = settings(METHOD, {"epsilon": 1.0, **given})
+    statement = mechanism(chosen.mechanism, random_identities(500, 1)).statement(1.0, 48)
+    full = stated(chosen, statement)
+    assert full.epsilon == pytest.approx(epsilon, abs=1e-4)
+    assert said in full.neighbours
+    assert full.excludes.startswith("apparent age and gender, released in clear") == (
+        "match" in given
+    )
+    assert ("all photos of the person" in full.covers) == ("alias" in given)
+
+
+def test_a_matched_pool_draws_from_those_who_look_alike(edit_with, face_crop):
+    import torch
+
+    from moretta.faces.crop import points_in
+    from moretta.networks.identity import Identity
+    from moretta.networks.traits import TraitsHead
+    from moretta.weights import load
+
+    crops_ = [replace(face_crop, seed=i, identity=i) for i in range(8)]
+    edited = edit_with(match="gender", predictable=True)(crops_)
+    identify = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    pictures = np.stack([face_crop.pixels, *(one.pixels for one in edited)])
+    points = torch.from_numpy(np.stack([points_in(face_crop) * 96] * len(pictures))).float()
+    vectors = identify.of(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), points).numpy()
+    looks = [head.read(one).gender for one in vectors]
+    assert looks[1:].count(looks[0]) >= 6
+
+
+def test_without_a_ledger_nothing_is_released(edit_with, face_crop):
+    with pytest.raises(ReleaseRefused, match="there is no ledger"):
+        edit_with(epsilon=1.0)([face_crop])
+
+
+# ---- settings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"epsilon": -1}, "epsilon is -1"),
+        ({"epsilon": math.nan}, "epsilon is nan"),
+        ({"epsilon": math.inf}, "epsilon is inf"),
+        ({"epsilon": 1e9}, "epsilon is 1000000000"),
+        ({"epsilon": 1e-9}, "0.000001 and more"),
+        ({"epsilon": 20}, "--accept-weak-epsilon allows it"),
+        ({"epsilon": 9, "mechanism": "laplace-compat"}, "--accept-weak-epsilon allows it"),
+        ({"epsilon": 20, "accept_weak_epsilon": True}, "does not hold a single release"),
+        ({"epsilon": 2, "cap": 1}, "does not hold a single release"),
+        ({"cap": -1}, "cap is -1"),
+        ({"mechanism": "laplacian"}, "mechanism is 'laplacian'"),
+        ({"mechanism": "uniform", "epsilon": 1}, "uniform has epsilon 0"),
+        ({"mechanism": "vmf", "match": "age"}, "only the mechanism pool"),
+        ({"alias": "everybody"}, "alias is 'everybody'"),
+        ({"level": 3}, "level is 3"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, why):
+    with pytest.raises(UsageError, match=why.replace("(", r"\(")) as caught:
+        settings(METHOD, given)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"settings": {"alias": "person"}}, "nobody says who is who"),
+        ({"settings": {"epsilon": 1.0}, "seed": 1}, "--seed makes releases predictable"),
+        ({"identity": "per-person"}, "--identity is given"),
+        ({"identity": "per-run"}, "--identity is given"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(given, why):
+    with pytest.raises(UsageError, match=why) as caught:
+        options({"method": "identitydp", **given})
+    assert caught.value.hint
+
+
+def test_other_methods_have_no_ledger():
+    with pytest.raises(UsageError, match="--ledger is given, and newface spends no budget"):
+        options({"method": "newface", "ledger": "x"})
+    assert options({"method": "identitydp", "seed": 1}).seed == 1  # at epsilon 0 nothing is lost
+    assert options({"method": "identitydp", "persons": "folders"}).persons == "folders"
+
+
+# ---- runs ------------------------------------------------------------------------------------
+
+
+def photos_of(folder, put, small, *names):
+    for i, name in enumerate(names):
+        put(folder / name, np.roll(small, i, axis=1))
+    return folder
+
+
+def test_it_works_at_once_and_the_record_is_whole(moretta, tmp_path, put, small, own_ledger, lines):
+    photos_of(tmp_path / "in", put, small, "a.png", "b.png")
+    out = tmp_path / "out"
+    arguments = ("anonymize", tmp_path / "in", "--method", "identitydp", "--epsilon", "1")
+    code, stdout, _ = moretta(*arguments, "--output", out, "--json")
+    assert code == 0
+    spent = json.loads(stdout)["spent"]
+    assert (spent["releases"], spent["people"]) == (2, 2)
+    assert spent["epsilon"] == pytest.approx(2, abs=1e-5)
+    for line in lines(out):
+        (face,) = line["faces"]
+        assert face["statement"]["promise"] == "proved"
+        assert face["statement"]["epsilon"] == pytest.approx(1, abs=1e-6)
+        assert face["statement"]["mechanism"].startswith("pool (epsilon 1,")
+        assert face["seed"] is None
+        assert line["seed"] is None
+    run = (out / "run.json").read_text()
+    assert str(own_ledger) not in run
+    assert own_ledger.stat().st_mode & 0o077 == 0
+    assert own_ledger.with_name("ledger.sqlite.key").stat().st_mode & 0o077 == 0
+    code, stdout, _ = moretta(*arguments, "--output", tmp_path / "again", "--json")
+    assert json.loads(stdout)["spent"]["releases"] == 0  # the same photos: the same releases
+    code, stdout, _ = moretta("budget", "show", "--json")
+    assert len(json.loads(stdout)["people"]) == 2
+
+
+def test_a_person_is_the_same_in_every_run_and_the_cap_covers(
+    moretta, tmp_path, put, small, own_ledger, lines
+):
+    photos = photos_of(tmp_path / "in", put, small, "anna/1.png", "anna/2.png", "anna/3.png")
+    options_ = ("--method", "identitydp", "--epsilon", "2", "--cap", "4", "--persons", "folders")
+    code, stdout, _ = moretta("anonymize", photos, "-o", tmp_path / "out", *options_, "--jobs", "1")
+    assert code == 3
+    assert "most on one" in stdout.replace("\n", " ")
+    faces = [line["faces"][0] for line in lines(tmp_path / "out")]
+    assert [face["method"] for face in faces] == ["identitydp", "identitydp", "solid"]
+    assert "of 4 is spent on this person" in faces[2]["audit"]["covered"]["fault"]
+    assert faces[2]["statement"] is None
+    put(photos / "anna/4.png", np.roll(small, 9, axis=1))
+    code, _, _ = moretta("anonymize", photos, "-o", tmp_path / "more", *options_)
+    later = {line["name"]: line["faces"][0]["method"] for line in lines(tmp_path / "more")}
+    assert later["anna/4.png"] == "solid"
+    assert later["anna/1.png"] == "identitydp"  # remembered
+    code, stdout, _ = moretta("budget", "show", "--person", "anna", "--json")
+    (account,) = json.loads(stdout)["people"]
+    assert account["epsilon"] == pytest.approx(4, abs=1e-5)
+    assert b"anna" not in b"".join(one.read_bytes() for one in own_ledger.parent.iterdir())
+
+
+def test_alias_person_is_one_release_for_a_hundred_photos(ledger):
+    """Without drawing them all: what the guard does for 100 photos of one person."""
+    from moretta.records import Charge
+
+    charge = Charge(mechanism="pool", epsilon=1.0, delta=0.0, cap=1.0, shared=True)
+    rng = np.random.default_rng(0)
+    answers = {
+        ledger.guard(budget.person(7), rng.bytes(32))(charge, lambda: rng.bytes(192))
+        for _ in range(100)
+    }
+    assert len(answers) == 1
+    assert ledger.spent(budget.person(7)).epsilon == 1
+
+
+def test_averaging_photos_finds_the_vector_again_and_one_release_does_not():
+    """cos_k = c / sqrt(c^2 + (1 - c^2) / k) for k releases of mean cosine c: why photos add up."""
+    from moretta.networks.pool import random_identities
+    from moretta.privacy.entropy import Predictable
+    from moretta.privacy.mechanisms import PrivUnit, checked
+
+    x = checked(random_identities(1, 5, 512)[0])
+    for k, expected in ((10, 0.25), (100, 0.63), (1000, 0.93)):
+        trials = [PrivUnit().sample(x, 5, Predictable(k + i), k).mean(0) for i in range(12)]
+        found = np.mean([float(one @ x) / np.linalg.norm(one) for one in trials])
+        assert found == pytest.approx(expected, rel=0.08)
+
+
+def test_a_method_that_fails_leaves_nothing_of_the_face(tmp_path, small, own_ledger, monkeypatch):
+    """NaN identity, broken ledger: the face is painted, and the record says why."""
+    from moretta.api import Anonymizer
+    from moretta.networks.backend import ComposerBackend
+
+    one = Anonymizer("identitydp", settings={"epsilon": 1.0})
+    real = ComposerBackend.identity
+    monkeypatch.setattr(ComposerBackend, "identity", lambda *a: real(*a) * float("nan"))
+    _, record = one.image(small)
+    assert record.faces[0].method == "solid"
+    assert "NaN" in record.faces[0].audit["covered"]["fault"]
+    monkeypatch.undo()
+    monkeypatch.setattr(Ledger, "release", lambda *a: (_ for _ in ()).throw(LedgerError("gone")))
+    _, record = one.image(small)
+    assert record.faces[0].method == "solid"
+    assert "gone" in record.faces[0].audit["covered"]["fault"]
+
+
+def test_a_bad_ledger_is_refused_before_anything_is_made(moretta, tmp_path, put, small):
+    photos = photos_of(tmp_path / "in", put, small, "a.png")
+    out = tmp_path / "out"
+
+    def tried(ledger):
+        arguments = ("--method", "identitydp", "--epsilon", "1", "--ledger", ledger)
+        code, _, err = moretta("anonymize", photos, "-o", out, *arguments)
+        assert code == 2
+        assert not out.exists()
+        assert "hint:" in err
+        return err
+
+    bad = tmp_path / "bad.sqlite"
+    bad.write_bytes(b"no database, though it has a name like one" * 99)
+    assert "without its key" in tried(bad)
+    bad.with_name("bad.sqlite.key").write_bytes(bytes(32))
+    assert "damaged" in tried(bad)
+    bad.write_bytes(b"")
+    assert "is empty" in tried(bad)
+    bad.unlink()
+    assert "without its file" in tried(bad)
+    assert "output folder" in tried(out / "ledger.sqlite")
+    assert "cannot be opened" in tried(photos / "a.png" / "ledger.sqlite")
+
+
+def test_budget_commands(moretta, tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    code, _, err = moretta("budget", "show", "--ledger", path)
+    assert code == 2
+    assert "there is no ledger" in err
+    with budget.opened(path) as ledger:
+        from moretta.records import Charge
+
+        charge = Charge(mechanism="pool", epsilon=1.0, delta=0.0, cap=9.0, shared=False)
+        for name in ("anna", "anja"):
+            who = budget.person(persons.identity_of(name, ledger.secret))
+            ledger.release(who, b"photo", charge, lambda: b"answer")
+    code, out, _ = moretta("budget", "show", "--ledger", path)
+    assert code == 0
+    assert "2 people, 2 answers remembered" in out.replace("\n", " ")
+    file = tmp_path / "out.jsonl"
+    assert moretta("budget", "export", file, "--ledger", path)[0] == 0
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["epsilon"] for row in rows] == [1, 1]
+    assert "anna" not in file.read_text()
+    code, _, err = moretta("budget", "export", file, "--ledger", path)
+    assert code == 2
+    assert "new file" in err
+    assert moretta("budget", "merge", "anna", "anja", "--ledger", path)[0] == 0
+    _, out, _ = moretta("budget", "show", "--person", "anja", "--ledger", path, "--json")
+    assert json.loads(out)["people"][0]["epsilon"] == 2
+    assert moretta("budget", "reset", "--ledger", path)[0] == 2
+    assert moretta("budget", "reset", "--memo", "--ledger", path)[0] == 0
+    _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
+    assert (json.loads(out)["remembered"], len(json.loads(out)["people"])) == (0, 1)
+    assert moretta("budget", "reset", "--all", "--yes", "--ledger", path)[0] == 0
+    _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
+    assert json.loads(out)["people"] == []
