@@ -184,6 +184,7 @@ class Method:
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
     spends: bool = False  # it releases through `crop.guard`, and `crop.identity` is a person
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
+    explain: Callable[[], str] | None = None  # more for `moretta methods NAME`
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it

@@ -76,6 +76,8 @@ def command(
         )
     table.add_row("source", one.source)
     console.print(table)
+    if one.explain:
+        console.print("\n" + one.explain(), highlight=False, markup=False)
 
 
 def _range(metadata: Sequence[Any]) -> Iterator[tuple[str, float]]:

@@ -269,6 +269,10 @@ class LaplaceCompat(Laplace):
 
     name = "laplace-compat"
 
+    def label(self, epsilon: float, length: int) -> str:
+        """Name it so that nobody takes the epsilon that was asked for the one that is held."""
+        return super().label(epsilon, length).replace("(epsilon", "(made for epsilon")
+
     def _sensitivity(self, length: int) -> float:
         if self.sensitivity is not None:
             return self.sensitivity
