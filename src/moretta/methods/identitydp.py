@@ -242,11 +242,14 @@ def explained() -> str:
     from moretta.privacy.mechanisms import guess_bound, mechanism
 
     shown = [mechanism(name) for name in ("privunit", "laplace", "l2-laplace", "vmf")]
-    lines = [
+    text = (
         "What epsilon means: whatever comes out is at most e^epsilon times as likely from one face as from"
         " any other. So whoever asks which of N people it was is right at most as often as the table says,"
         " by any attack on the vector; attacks on hair, clothes and place are not covered. Then: how much"
-        " of the vector is left on average (mean cosine; pool as privunit up to epsilon 10).",
+        " of the vector is left on average (mean cosine; pool as privunit up to epsilon 10)."
+    )
+    lines = [
+        text,
         "",
         f"{'epsilon':>7}  {'of 100':>7}  {'of 10,000':>9}"
         + "".join(f"  {one.name:>10}" for one in shown),
