@@ -59,7 +59,7 @@ class Anonymizer:
             _check_face(face, rgb.shape)
         if self.options.identity == "per-person" or self.options.persons is not None:
             raise UsageError(
-                "persons are asked for, and one picture has none",
+                "persons are asked for, and one picture has no persons",
                 hint="protect folders with `run`, or use identity per-run",
             )
         identities = NOBODY

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from moretta.methods import METHODS
+
 COMMANDS = [
     [],
     ["anonymize"],
@@ -14,6 +16,11 @@ COMMANDS = [
     ["evaluate"],
     ["benchmark"],
     ["methods"],
+    ["budget"],
+    ["budget", "show"],
+    ["budget", "export"],
+    ["budget", "merge"],
+    ["budget", "reset"],
     ["weights"],
     ["weights", "list"],
     ["weights", "verify"],
@@ -35,10 +42,12 @@ def test_help_has_an_example(command, moretta):
 
 def test_the_list_of_commands_is_complete():
     from moretta.cli.main import app
-    from moretta.cli.weights import app as weights
 
-    named = {(c.name,) for c in app.registered_commands} | {("weights",)}
-    named |= {("weights", c.name or c.callback.__name__) for c in weights.registered_commands}
+    named = {(c.name,) for c in app.registered_commands}
+    for group in app.registered_groups:
+        named.add((group.name,))
+        for c in group.typer_instance.registered_commands:
+            named.add((group.name, c.name or c.callback.__name__))
     assert named == {tuple(command) for command in COMMANDS if command}
 
 
@@ -82,7 +91,7 @@ def test_methods_in_full_and_as_json(moretta):
     code, out, _ = moretta("methods", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert [row["name"] for row in rows] == ["solid", "pixelate", "blur", "newface"]
+    assert [row["name"] for row in rows] == list(METHODS)
     for row in rows:
         code, out, _ = moretta("methods", row["name"])
         assert code == 0
