@@ -375,3 +375,29 @@ def test_budget_commands(moretta, tmp_path):
     assert moretta("budget", "reset", "--all", "--yes", "--ledger", path)[0] == 0
     _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
     assert json.loads(out)["people"] == []
+
+
+def test_the_floor_is_found_where_attributes_carry_the_identity_and_gone_where_they_do_not():
+    """A toy generator at epsilon 0: its attribute path copies a part of the identity, or is cut."""
+    pytest.importorskip("scipy")
+    from moretta.evaluation import gates
+    from moretta.evaluation.attackers.naive import OTHER
+    from moretta.evaluation.ladder import attack
+    from moretta.privacy.entropy import Predictable
+    from moretta.privacy.mechanisms import Uniform, checked, normalised
+
+    where = gates.layout()
+    clear = gates.drawn(where)
+    length = clear.shape[1]
+    released = np.concatenate(
+        [Uniform().sample(checked(one), 0, Predictable(i), 1) for i, one in enumerate(clear)]
+    )
+    copied = np.zeros_like(clear)
+    copied[:, : length // 4] = clear[:, : length // 4]
+    floors = []
+    for generated in (normalised(released + 3 * copied), released):
+        row = attack(OTHER, gates.case(where, clear, generated), where, "toy")
+        floors.append((row.all.top1, row.chance))
+    (leaking, chance), (cut, _) = floors
+    assert leaking.lo > 5 * chance
+    assert cut.v <= 3 * chance
