@@ -6,6 +6,10 @@ MorettaError
 │   └── DiskFull      no room left: the run stops, and --resume continues it
 ├── WeightsRejected   a network's file is missing, altered or of a kind we refuse
 ├── ManifestError     the record of a run is damaged, or belongs to another run
+├── KeyRejected       a key file or passphrase is not one that we take
+├── CannotOpen        a sidecar does not open: one text for every cryptographic reason
+│   └── NotAnEnvelope its form alone says so, before any key is tried
+├── LogBroken         a line of an access log was altered, removed or torn
 └── DeviceError       the device asked for is not there
 
 The command line prints «moretta: error: FAULT» and then «moretta: hint: HINT».
@@ -54,6 +58,28 @@ class ManifestError(MorettaError):
     """The record of a run is damaged or belongs to another run."""
 
     exit_code = 2
+
+
+class KeyRejected(MorettaError):
+    """A key file or passphrase is not one that we take."""
+
+    exit_code = 2
+
+
+class CannotOpen(MorettaError):
+    """A sidecar does not open: one text for every cryptographic reason."""
+
+    exit_code = 3
+
+
+class NotAnEnvelope(CannotOpen):
+    """A sidecar's form alone says that it cannot be opened; no key was tried."""
+
+
+class LogBroken(MorettaError):
+    """A line of an access log was altered, removed or torn."""
+
+    exit_code = 6
 
 
 class DeviceError(MorettaError):

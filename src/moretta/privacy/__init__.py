@@ -1,0 +1,1 @@
+"""Promises that need no picture: keys and the sealed envelope. No torch, no files."""
