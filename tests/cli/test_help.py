@@ -17,10 +17,20 @@ COMMANDS = [
     ["weights"],
     ["weights", "list"],
     ["weights", "verify"],
+    ["recover"],
+    ["key"],
+    *(
+        ["key", name]
+        for name in ["new", "phrase", "show", "export", "rotate", "shred", "split", "combine"]
+    ),
+    ["log"],
+    ["log", "verify"],
+    ["log", "sign"],
     ["doctor"],
     ["demo"],
     ["sample"],
 ]
+HEADINGS = (["weights"], ["key"], ["log"])
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
 
@@ -29,16 +39,19 @@ def test_help_has_an_example(command, moretta):
     code, out, _ = moretta(*command, "--help")
     assert code == 0
     assert "Usage" in out
-    if command != ["weights"]:  # a heading: its commands have the examples
+    if command not in HEADINGS:  # their commands have the examples
         assert " ".join(["Example: moretta", *command]) in " ".join(out.split())
 
 
 def test_the_list_of_commands_is_complete():
     from moretta.cli.main import app
-    from moretta.cli.weights import app as weights
 
-    named = {(c.name,) for c in app.registered_commands} | {("weights",)}
-    named |= {("weights", c.name or c.callback.__name__) for c in weights.registered_commands}
+    named = {(c.name,) for c in app.registered_commands} | {
+        (g.name,) for g in app.registered_groups
+    }
+    for group in app.registered_groups:
+        names = (c.name or c.callback.__name__ for c in group.typer_instance.registered_commands)
+        named |= {(group.name, name.rstrip("_")) for name in names}
     assert named == {tuple(command) for command in COMMANDS if command}
 
 
@@ -56,7 +69,15 @@ def test_examples_parse(moretta):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["anonymize", "--help"], ["evaluate", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["anonymize", "--help"],
+        ["evaluate", "--help"],
+        ["recover", "--help"],
+        ["key", "rotate", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments):
     code = (

@@ -16,7 +16,10 @@ from moretta.cli import (
     detect,
     doctor,
     evaluate,
+    key,
+    log,
     methods,
+    recover,
     sample,
     weights,
 )
@@ -38,6 +41,9 @@ app.command("anonymize", epilog=EPILOG)(anonymize.command)
 app.command("detect", epilog=EPILOG)(detect.command)
 app.command("evaluate")(evaluate.command)
 app.command("benchmark")(benchmark.command)
+app.command("recover", epilog=recover.EPILOG)(recover.command)
+app.add_typer(key.app, name="key")
+app.add_typer(log.app, name="log")
 app.command("methods")(methods.command)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
