@@ -260,13 +260,14 @@ def unlock(header: Header, keys: Sequence[Opener], table_key: bytes | None = Non
         raise CannotOpen(
             "its row in the key table is not there: the keys were erased, or --key-table is missing"
         )
-    candidates = [(secrets.token_bytes(SIZE), -1)]  # so that every refusal takes the same steps
+    candidates = []
     for key in keys:
         for place, slot in enumerate(header.slots):
             found = key.unwrap(slot, digest)
             if found is not None:
-                candidates.insert(0, (found, place))
-    for slot_key, place in candidates:
+                candidates.append((found, place))
+    nobody = [(secrets.token_bytes(SIZE), -1)]  # so that every refusal takes the same steps
+    for slot_key, place in candidates or nobody:
         key_ = slot_key
         if table_key is not None and core.shreddable:
             key_ = combined(slot_key, table_key, core.record_salt)
@@ -486,17 +487,17 @@ def _plaintext(
         zeros -= min(zeros, 1 << 20)
 
 
-def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _cut(pieces: Iterator[bytes], size: int) -> Iterator[memoryview]:
     """Yield the same bytes in pieces of `size`; the last one may be shorter."""
-    kept = bytearray()
+    rest = b""
     for piece in pieces:
-        kept += piece
-        whole = len(kept) - len(kept) % size
+        view = memoryview(rest + piece)
+        whole = len(view) - len(view) % size
         for at in range(0, whole, size):
-            yield bytes(kept[at : at + size])
-        del kept[:whole]
-    if kept:
-        yield bytes(kept)
+            yield view[at : at + size]
+        rest = bytes(view[whole:])
+    if rest:
+        yield memoryview(rest)
 
 
 def _damaged(what: str) -> NotAnEnvelope:
