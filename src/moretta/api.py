@@ -16,6 +16,7 @@ from moretta.pipeline.protect import NOBODY, Picture, Protector
 from moretta.records import PhotoRecord
 
 if TYPE_CHECKING:
+    from moretta.pipeline.custody import Keyring
     from moretta.pipeline.run import Listener, Summary
     from moretta.records import Face, Pixels
 
@@ -100,10 +101,12 @@ class Anonymizer:
         overwrite: bool = False,
         boxes: str | os.PathLike[str] | None = None,
         internal_record: str | os.PathLike[str] | None = None,
+        keyring: Keyring | None = None,
         listener: Listener | None = None,
     ) -> Summary:
         """Protect files, folders and globs into a folder, with a manifest; return the counts.
 
+        keyring: what keyed methods and `reversible` need, from `moretta.pipeline.custody.keyring`.
         With `jobs` above 1 (or auto and 8 photos or more) worker processes are started, so a
         script needs the usual `if __name__ == "__main__":`.
         """
@@ -119,6 +122,7 @@ class Anonymizer:
             overwrite=overwrite,
             boxes=boxes,
             internal_record=internal_record,
+            keyring=keyring,
             listener=listener,
         )
 

@@ -9,6 +9,10 @@ MorettaError
 ├── ReleaseRefused    releasing this would break what is promised about it
 │   └── BudgetSpent   this person's budget does not hold another release
 ├── LedgerError       the ledger of releases is damaged, newer, locked or cannot be written
+├── KeyRejected       a key file or passphrase is not one that we take
+├── CannotOpen        a sidecar does not open: one text for every cryptographic reason
+│   └── NotAnEnvelope its form alone says so, before any key is tried
+├── LogBroken         a line of an access log was altered, removed or torn
 └── DeviceError       the device asked for is not there
 
 The command line prints «moretta: error: FAULT» and then «moretta: hint: HINT».
@@ -73,6 +77,28 @@ class LedgerError(MorettaError):
     """The ledger of releases is damaged, newer, locked or cannot be written."""
 
     exit_code = 2
+
+
+class KeyRejected(MorettaError):
+    """A key file or passphrase is not one that we take."""
+
+    exit_code = 2
+
+
+class CannotOpen(MorettaError):
+    """A sidecar does not open: one text for every cryptographic reason."""
+
+    exit_code = 3
+
+
+class NotAnEnvelope(CannotOpen):
+    """A sidecar's form alone says that it cannot be opened; no key was tried."""
+
+
+class LogBroken(MorettaError):
+    """A line of an access log was altered, removed or torn."""
+
+    exit_code = 6
 
 
 class DeviceError(MorettaError):

@@ -228,6 +228,9 @@ class PhotoRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
     output_sha256: str = ""
     output_bytes: int = 0
+    sidecar_sha256: str = ""  # of the sealed original beside it, with --reversible
+    sidecar_bytes: int = 0
+    pseudonym: Mapping[str, str] = field(default_factory=dict)  # scope and salt; nothing secret
     method: str = ""
     seed: int | None = None
     version: str = ""

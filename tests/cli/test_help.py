@@ -24,10 +24,20 @@ COMMANDS = [
     ["weights"],
     ["weights", "list"],
     ["weights", "verify"],
+    ["recover"],
+    ["key"],
+    *(
+        ["key", name]
+        for name in ["new", "phrase", "show", "export", "rotate", "shred", "split", "combine"]
+    ),
+    ["log"],
+    ["log", "verify"],
+    ["log", "sign"],
     ["doctor"],
     ["demo"],
     ["sample"],
 ]
+HEADINGS = (["weights"], ["key"], ["log"])
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
 
@@ -36,7 +46,7 @@ def test_help_has_an_example(command, moretta):
     code, out, _ = moretta(*command, "--help")
     assert code == 0
     assert "Usage" in out
-    if command != ["weights"]:  # a heading: its commands have the examples
+    if command not in HEADINGS:  # their commands have the examples
         assert " ".join(["Example: moretta", *command]) in " ".join(out.split())
 
 
@@ -65,7 +75,15 @@ def test_examples_parse(moretta):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["anonymize", "--help"], ["evaluate", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["anonymize", "--help"],
+        ["evaluate", "--help"],
+        ["recover", "--help"],
+        ["key", "rotate", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments):
     code = (

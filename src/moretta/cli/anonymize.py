@@ -115,6 +115,33 @@ def command(
     boxes: Annotated[
         Path | None, typer.Option(help="Faces given by hand: JSON lines of `detect`, or COCO JSON.")
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Key file of 32 bytes: keyed methods draw from it, --reversible seals."),
+    ] = None,
+    reversible: Annotated[
+        bool,
+        typer.Option("--reversible", help="Seal each original beside its output, as NAME.ifad."),
+    ] = False,
+    to: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key of a recipient who may open the sidecars; repeatable."),
+    ] = None,
+    passphrase: Annotated[
+        str | None,
+        typer.Option(help="prompt, fd:NUMBER or file:PATH; never the passphrase itself."),
+    ] = None,
+    key_table: Annotated[
+        Path | None,
+        typer.Option(help="File with one more key a photo, so that single ones can be shredded."),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="Who shares a keyed pseudonym: record (nobody), subject, collection."),
+    ] = None,
+    linkable: Annotated[
+        bool, typer.Option("--linkable", help="Accept what --scope collection gives away.")
+    ] = False,
     jobs: Annotated[str, typer.Option(help="Worker processes, or auto.")] = "auto",
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; never downgraded.")] = None,
     seed: Annotated[int | None, typer.Option(help="Repeatable results.")] = None,
@@ -153,8 +180,10 @@ def command(
     Example: [bold]moretta anonymize photos --output protected --method pixelate --strength 0.7[/bold]
     """
     from moretta.cli.show import Display, summary_table
+    from moretta.pipeline.custody import keyring
     from moretta.pipeline.options import from_toml, normalised, options
     from moretta.pipeline.run import run
+    from moretta.pipeline.sealing import check
 
     given = from_toml(config) if config else {}
     chosen = {
@@ -170,6 +199,9 @@ def command(
         "format": {"jpg": "jpeg", "tif": "tiff"}.get(format or "", format),
         "quality": quality,
         "rename": rename or None,
+        "reversible": reversible or None,
+        "scope": scope,
+        "linkable": linkable or None,
         "detector": detector,
         "threshold": threshold,
         "min_face": min_face,
@@ -188,6 +220,9 @@ def command(
     count = _jobs(jobs)
     if progress not in ("auto", "text", "jsonl", "none"):
         raise UsageError(f"--progress is {progress!r}", hint="auto, text, jsonl or none")
+    sealing = key or to or passphrase or key_table
+    ring = keyring(key=key, to=to or (), how=passphrase, table=key_table) if sealing else None
+    check(checked, ring)
     if dry_run:
         from moretta.cli.dry import rehearse
 
@@ -202,6 +237,7 @@ def command(
             overwrite=overwrite,
             boxes=boxes,
             internal_record=internal_record,
+            keyring=ring,
             listener=display,
         )
     summary_table(summary, as_json=json)

@@ -17,7 +17,10 @@ from moretta.cli import (
     detect,
     doctor,
     evaluate,
+    key,
+    log,
     methods,
+    recover,
     sample,
     weights,
 )
@@ -39,6 +42,9 @@ app.command("anonymize", epilog=EPILOG)(anonymize.command)
 app.command("detect", epilog=EPILOG)(detect.command)
 app.command("evaluate")(evaluate.command)
 app.command("benchmark")(benchmark.command)
+app.command("recover", epilog=recover.EPILOG)(recover.command)
+app.add_typer(key.app, name="key")
+app.add_typer(log.app, name="log")
 app.command("methods")(methods.command)
 app.add_typer(budget.app, name="budget")
 app.add_typer(weights.app, name="weights")

@@ -6,10 +6,13 @@ Not here  what the bytes mean (decode.py, encode.py).
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +29,7 @@ __all__ = [
     "encode_photo",
     "read_photo",
     "sniff",
+    "whole_file",
     "write_whole",
 ]
 
@@ -57,10 +61,24 @@ def write_whole(
     has it, so that a power cut cannot take it back; without, only the process's own death is survived.
     Raises DiskFull if there is no room, PhotoError for other faults of the disk.
     """
+    with whole_file(path, mtime=mtime, durable=durable) as written:
+        written.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(
+    path: Path, *, mtime: float | None = None, durable: bool = True, mode: int = 0o666
+) -> Iterator[io.BufferedRandom]:
+    """Yield a file to write and read; at the end `path` holds all of it, or is left as it was.
+
+    mode: permissions, before the umask. Otherwise as `write_whole`; whatever else is raised inside
+    passes on, and nothing remains.
+    """
     part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with part.open("xb") as written:
-            written.write(data)
+        with os.fdopen(os.open(part, flags, mode), "w+b") as written:
+            yield written
             written.flush()
             if mtime is not None:
                 os.utime(part, (mtime, mtime))

@@ -31,6 +31,7 @@ MANIFEST = "manifest.jsonl"
 RUN = "run.json"
 LOCK = ".moretta.lock"
 PART = ".moretta-part-"
+SIDECAR = ".ifad"  # behind the name of a photo: its sealed original
 NAMES = ".moretta-names.json"
 PERSONS = ".moretta-persons.json"
 FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
@@ -267,6 +268,12 @@ def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> set[str]:
             continue
         if hashlib.sha256(path.read_bytes()).hexdigest() == line["output_sha256"]:
             path.unlink()
+            sidecar = path.with_name(path.name + SIDECAR)
+            if line.get("sidecar_sha256") and sidecar.is_file():
+                with sidecar.open("rb") as file:
+                    ours = hashlib.file_digest(file, "sha256").hexdigest() == line["sidecar_sha256"]
+                if ours:
+                    sidecar.unlink()
         else:
             edited.add(line["name"])
     for name in (MANIFEST, RUN, NAMES, PERSONS):
@@ -306,7 +313,11 @@ def _stands(folder: Path, line: Mapping[str, Any]) -> bool:
     if line["decision"] != "published":
         return True
     path = inside(folder, line["name"])
-    return path.is_file() and path.stat().st_size == line.get("output_bytes", path.stat().st_size)
+    whole = path.is_file() and path.stat().st_size == line.get("output_bytes", path.stat().st_size)
+    if not line.get("sidecar_bytes"):
+        return whole
+    sidecar = path.with_name(path.name + SIDECAR)
+    return whole and sidecar.is_file() and sidecar.stat().st_size == line["sidecar_bytes"]
 
 
 def _settle(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:

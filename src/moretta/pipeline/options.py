@@ -59,6 +59,11 @@ class Options(BaseModel):
     )
     quality: int = Field(95, ge=1, le=100, description="of lossy formats")
     rename: bool = Field(False, description="neutral names in random order, fixed times")
+    reversible: bool = Field(False, description="a sealed original beside every output")
+    scope: Literal["record", "subject", "collection"] = Field(
+        "record", description="who shares a keyed pseudonym"
+    )
+    linkable: bool = Field(False, description="accepts what the scope collection gives away")
     seed: int | None = Field(None, ge=0, lt=2**63, description="repeatable results")
     max_pixels: int = Field(250_000_000, ge=1, description="larger photos are refused")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="for every network")
@@ -127,7 +132,8 @@ def _check_names(checked: Options) -> None:
     if chosen.spends:
         _check_spending(checked, own)
     else:
-        _check_identity(checked, draws=chosen.draws_identity)
+        _check_identity(checked, draws=chosen.draws_identity or chosen.keyed)
+    _check_scope(checked, keyed=chosen.keyed)
     require(chosen)
 
 
@@ -166,4 +172,32 @@ def _check_spending(checked: Options, own: Settings) -> None:
         raise UsageError(
             "--seed makes releases predictable: whoever has it takes the noise off again",
             hint="leave it out; tests have --predictable, whose releases promise nothing",
+        )
+
+
+def _check_scope(checked: Options, *, keyed: bool) -> None:
+    if not keyed:
+        if checked.scope != "record" or checked.linkable:
+            raise UsageError(
+                f"--scope is given, and {checked.method} draws no keyed pseudonym",
+                hint="leave it out, or choose a keyed method; `moretta methods` lists them",
+            )
+        return
+    if checked.scope == "collection" and not checked.linkable:
+        raise UsageError(
+            "--scope collection gives one rotation to everybody: faces can be linked, and known pairs "
+            "of originals and outputs undo it",
+            hint="--linkable says that you accept this; --scope record does not have the problem",
+        )
+    if checked.linkable and checked.scope != "collection":
+        raise UsageError("--linkable is for --scope collection", hint="leave it out")
+    if (checked.scope == "subject") != (checked.identity == "per-person"):
+        raise UsageError(
+            f"--scope is {checked.scope}, and --identity is {checked.identity}",
+            hint="one pseudonym for one person needs both: --scope subject --identity per-person",
+        )
+    if checked.identity == "per-run":
+        raise UsageError(
+            "--identity per-run is for faces drawn by chance",
+            hint="one pseudonym for all is --scope collection --linkable",
         )

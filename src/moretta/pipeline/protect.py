@@ -34,7 +34,9 @@ from moretta.weights import load
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from moretta.pipeline.custody import Keyring
     from moretta.pipeline.options import Options
+    from moretta.privacy.keys import Pseudonyms
     from moretta.privacy.ledger import Ledger
     from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Guard, Pixels
 
@@ -101,6 +103,7 @@ class Picture:
     looks: Sequence[Pixels] = ()  # the same photo as viewers may show it: on white, on black
     found: Sequence[Face] | None = None  # what `find` answered before: saves that, and only that
     identities: Identities = NOBODY
+    pseudonyms: Pseudonyms | None = None  # where the secrets of its faces come from, if keyed
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -113,6 +116,7 @@ class Protected:
     reason: str
     seed: int
     faces: list[FaceRecord] = field(default_factory=list)
+    subjects: list[int | None] = field(default_factory=list)  # seeds of shared identities, by face
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -140,6 +144,7 @@ class Protector:
 
     def __init__(self, options: Options, *, threads: int = 1) -> None:
         self.options = options
+        self.keyring: Keyring | None = None  # what a run seals with
         self.method = method(options.method)
         self.settings = settings(self.method, options.settings, strength=options.strength)
         names = options.detector
@@ -168,7 +173,8 @@ class Protector:
         What a drawing may know of the old face is hidden by noise, and its identity is chosen by
         chance: a drawn seed would give both away. With --seed they are the user's to tell.
         """
-        return self.options.seed is not None or not self.method.draws_identity
+        drawn = self.method.draws_identity or self.method.keyed
+        return self.options.seed is not None or not drawn
 
     @property
     def networks(self) -> list[str]:
@@ -259,12 +265,14 @@ class Protector:
             if idle:
                 result.notes.append(f"--persons: {idle} of its rows fit no face that was found")
             return [
-                self._task(picture.pixels, face, derived(result.seed, str(i)), identity)
+                self._task(picture, i, face, derived(result.seed, str(i)), identity)
                 for i, (face, identity) in enumerate(zip(faces, identities, strict=True))
             ]
 
-    def _task(self, photo: Pixels, face: Face, seed: int, identity: int | None) -> _Task:
-        chosen, barred = self.method, ""
+    def _task(
+        self, picture: Picture, number: int, face: Face, seed: int, identity: int | None
+    ) -> _Task:
+        chosen, barred, photo = self.method, "", picture.pixels
         if chosen.template == "window":
             alpha, bounds = masks.cover(
                 face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
@@ -290,6 +298,8 @@ class Protector:
                 barred = "the points are too close together for a face of this box to be drawn"
         if self.settings.counted:
             crop = replace(crop, guard=self._guard(crop))
+        if chosen.keyed and picture.pseudonyms is not None:
+            crop = replace(crop, secret=picture.pseudonyms.of(number, identity))
         task = _Task(
             face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale, barred=barred
         )
@@ -344,7 +354,11 @@ class Protector:
             identities, _ = picture.identities.of(overlooked, first=False)
             more = [
                 self._task(
-                    picture.pixels, face, derived(result.seed, str(len(tasks) + i)), identity
+                    picture,
+                    len(tasks) + i,
+                    face,
+                    derived(result.seed, str(len(tasks) + i)),
+                    identity,
                 )
                 for i, (face, identity) in enumerate(zip(overlooked, identities, strict=True))
             ]
@@ -356,6 +370,7 @@ class Protector:
             result.decision = "withheld"
             result.reason = f"faces are still found after {LOOKS} looks"
         result.faces = [self._record(task) for task in tasks]
+        result.subjects = [task.crop.identity for task in tasks]
         if not result.reason:
             covered = sum("covered" in task.audit for task in tasks)
             result.reason = f"{len(tasks)} face{'s' * (len(tasks) != 1)}" + (

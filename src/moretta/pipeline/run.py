@@ -31,11 +31,12 @@ from moretta.methods import method
 from moretta.methods import settings as chosen_settings
 from moretta.photos import manifest as manifests
 from moretta.photos.files import encode_photo, read_photo, write_whole
-from moretta.pipeline import budget, persons
+from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
 from moretta.pipeline.inputs import Input, listed, renamed
 from moretta.pipeline.options import Options
 from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
+from moretta.privacy.keys import derived
 from moretta.records import PhotoRecord
 from moretta.weights import load
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.photos.files import Photo
+    from moretta.pipeline.custody import Keyring
     from moretta.privacy.ledger import Ledger
     from moretta.records import Face
 
@@ -71,6 +73,7 @@ class Work:
     hashed: bool = False  # for the internal record
     identities: Identities = NOBODY
     looked: Looked | None = None  # what the first pass found, when there was one
+    original: str = ""  # the input's name, to be sealed; empty when no sidecar is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def run(
     overwrite: bool = False,
     boxes: str | os.PathLike[str] | None = None,
     internal_record: str | os.PathLike[str] | None = None,
+    keyring: Keyring | None = None,
     listener: Listener | None = None,
 ) -> Summary:
     """Protect photos into a folder. See `moretta anonymize --help` for what each argument means.
@@ -147,6 +151,7 @@ def run(
     folder = Path(output)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other", hint="choose one")
+    sealing.check(options, keyring)
     _count_of_jobs(jobs, 1)  # refused here, before anything is made
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)
@@ -181,7 +186,7 @@ def run(
         if ledger is not None and plan.kind in ("folders", "csv"):
             secret = ledger.secret  # a person stays one in every run: what is spent adds up
         else:
-            secret = persons.secret(plan, manifest, options.seed)
+            secret = persons.secret(plan, manifest, _persons_seed(plan, options, keyring))
         work, sources = [], {}
         for item in photos:
             name = item.name if item.fault and not options.rename else item.output
@@ -189,7 +194,8 @@ def run(
             if name in manifest.done:
                 _keep(summary, manifest.done[name], item.name)
                 continue
-            if not fault and not manifest.may_write(name):
+            taken = [name, name + manifests.SIDECAR] if options.reversible else [name]
+            if not fault and not all(map(manifest.may_write, taken)):
                 fault = "a file of this name is already in the output folder"
             if fault:
                 record = _failed(name, fault)
@@ -200,14 +206,22 @@ def run(
                 identities = plan.identities(item.name, secret)
                 boxes_of = drawn.get(item.name)
                 work.append(
-                    Work(item.path, name, folder, boxes_of, bool(internal), identities=identities)
+                    Work(
+                        item.path,
+                        name,
+                        folder,
+                        boxes_of,
+                        bool(internal),
+                        identities=identities,
+                        original=item.name if options.reversible else "",
+                    )
                 )
         if listener:
             listener(summary, None)
         grouping = plan.kind == "group" and work
         count = _count_of_jobs(jobs, len(photos) if grouping else len(work))
         try:
-            with _Team(options, count) as team:
+            with _Team(options, count, keyring) as team:
                 if grouping:
                     every = _to_look_at(photos, drawn, folder)
                     looked = []
@@ -301,7 +315,7 @@ def _check_of(photo: Photo) -> int:
     return check
 
 
-def _picture(work: Work, photo: Photo) -> Picture:
+def _picture(work: Work, photo: Photo, begun: sealing.Begun | None) -> Picture:
     looked, identities = work.looked, work.identities
     if looked is not None and looked.check != _check_of(photo):  # replaced since: begin anew
         looked, identities = None, NOBODY
@@ -312,30 +326,35 @@ def _picture(work: Work, photo: Photo) -> Picture:
         looks=photo.looks(),
         found=looked.faces if looked is not None else None,
         identities=identities,
+        pseudonyms=begun.pseudonyms if begun is not None else None,
     )
 
 
 def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
     """Read, protect and write a batch of photos; one photo's fault stays its own."""
     done: list[Done] = []
-    ready: list[tuple[Work, Photo, dict[str, float], str]] = []
+    ready: list[tuple[Work, Photo, dict[str, float], str, sealing.Begun | None]] = []
     for work in batch:
         start = time.perf_counter()
         try:
+            before = _sha256(work.path) if work.original and work.path.is_file() else ""
             photo = _read(work, protector.options)
-            digest = _sha256(work.path) if work.hashed else ""
-            ready.append((work, photo, {"read": time.perf_counter() - start}, digest))
+            digest = before or (_sha256(work.path) if work.hashed else "")
+            begun = sealing.begin(protector.options, protector.keyring)
+            ready.append((work, photo, {"read": time.perf_counter() - start}, digest, begun))
         except Exception as error:  # noqa: BLE001 - every fault becomes a failed photo, never a leak
             done.append(_fault(work, error))
     try:
-        results = protector.protect([_picture(work, photo) for work, photo, _, _ in ready])
+        results = protector.protect(
+            [_picture(work, photo, one) for work, photo, _, _, one in ready]
+        )
     except Exception as error:  # noqa: BLE001 - as above
         if len(ready) == 1:
             return [*done, _fault(ready[0][0], error)]
         return done + [one for work, *_ in ready for one in handle([work], protector)]
-    for (work, photo, seconds, digest), result in zip(ready, results, strict=True):
+    for (work, photo, seconds, digest, begun), result in zip(ready, results, strict=True):
         try:
-            record = _publish(work, photo, result, seconds, protector)
+            record = _publish(work, photo, result, seconds, protector, digest, begun)
             done.append(Done(record, digest))
         except Exception as error:  # noqa: BLE001 - as above
             done.append(_fault(work, error))
@@ -355,10 +374,16 @@ def _read(work: Work, options: Options) -> Photo:
 
 
 def _publish(
-    work: Work, photo: Photo, result: Any, seconds: dict[str, float], protector: Protector
+    work: Work,
+    photo: Photo,
+    result: Any,
+    seconds: dict[str, float],
+    protector: Protector,
+    digest: str,
+    begun: sealing.Begun | None,
 ) -> PhotoRecord:
-    options = protector.options
-    content = b""
+    options, keyring = protector.options, protector.keyring
+    content, sidecar = b"", ("", 0)
     start = time.perf_counter()
     if result.decision == "published":
         content = encode_photo(
@@ -374,10 +399,26 @@ def _publish(
         target = manifests.inside(work.folder, work.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         stamp = manifests.FIXED_TIME if options.rename else None
+        if work.original and begun is not None and keyring is not None:
+            sidecar = sealing.seal_photo(
+                target,
+                content,
+                work.path,
+                digest=digest,
+                name=work.original,
+                begun=begun,
+                keyring=keyring,
+                model=sealing.model_digest(protector.method.name, protector.settings.model_dump()),
+                faces=result.faces,
+                subjects=result.subjects,
+                mtime=stamp,
+            )
+            seconds["seal"] = time.perf_counter() - start
+            start = time.perf_counter()
         write_whole(target, content, mtime=stamp, durable=False)
         seconds["write"] = time.perf_counter() - start
     else:
-        manifests.inside(work.folder, work.name).unlink(missing_ok=True)
+        _take_back(work)
     height, width = photo.pixels.shape[:2]
     return PhotoRecord(
         name=work.name,
@@ -391,6 +432,9 @@ def _publish(
         seconds={**seconds, **result.seconds},
         output_sha256=hashlib.sha256(content).hexdigest() if content else "",
         output_bytes=len(content),
+        sidecar_sha256=sidecar[0],
+        sidecar_bytes=sidecar[1],
+        pseudonym=begun.public if begun is not None and content else {},
         method=protector.method.name,
         seed=result.seed if protector.tells_seeds else None,
         version=__version__,
@@ -426,8 +470,16 @@ def _fault(work: Work, error: Exception) -> Done:
         )
         reason = re.sub(whole, "the photo", reason.removeprefix(f"{named}: "))
     with contextlib.suppress(OSError, MorettaError):  # what a killed run left has no line
-        manifests.inside(work.folder, work.name).unlink(missing_ok=True)
+        _take_back(work)
     return Done(_failed(work.name, reason), ours=ours, full=full)
+
+
+def _take_back(work: Work) -> None:
+    """Remove what a photo left in the output folder: no sidecar without its photo, and no photo."""
+    path = manifests.inside(work.folder, work.name)
+    path.unlink(missing_ok=True)
+    if work.original:
+        sealing.sidecar_of(path).unlink(missing_ok=True)
 
 
 def _failed(name: str, reason: str) -> PhotoRecord:
@@ -492,6 +544,13 @@ def _refuse_finished(folder: Path, manifest: manifests.Manifest) -> None:
             f"{folder} holds a finished run whose list of names was destroyed, as --rename promises",
             hint="choose a new folder",
         )
+
+
+def _persons_seed(plan: persons.Plan, options: Options, keyring: Keyring | None) -> int | None:
+    """Return what persons' numbers come from: the key, where they have names that last."""
+    if options.scope == "subject" and plan.kind in ("folders", "csv") and keyring is not None:
+        return int.from_bytes(derived(keyring.master, b"", b"persons")[:8], "big") >> 1
+    return options.seed
 
 
 def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
@@ -576,8 +635,9 @@ T = TypeVar("T")
 class _Team:
     """This process, or several: their networks are built once and serve every pass of a run."""
 
-    def __init__(self, options: Options, jobs: int) -> None:
+    def __init__(self, options: Options, jobs: int, keyring: Keyring | None = None) -> None:
         self._options = options
+        self._keyring = keyring
         self._jobs = jobs
         self._protector: Protector | None = None
         self._pool: ProcessPoolExecutor | None = None
@@ -606,6 +666,7 @@ class _Team:
             return
         if self._protector is None:
             self._protector = Protector(self._options)
+            self._protector.keyring = self._keyring
         for batch in batches:
             yield from act(batch, self._protector)
 
@@ -624,7 +685,7 @@ class _Team:
             source = alone if suspects else waiting
             under_way: dict[Future[list[T]], Sequence[Work]] = {}
             if self._pool is None:
-                self._pool = _pool(self._options, 1 if suspects else self._jobs)
+                self._pool = _pool(self._options, 1 if suspects else self._jobs, self._keyring)
             whole = False
             try:
                 while source or under_way:
@@ -661,23 +722,23 @@ class _Team:
 
 def _lost(work: Work) -> Done:
     reason = "its worker died, probably for lack of memory; try --jobs 1"
-    manifests.inside(work.folder, work.name).unlink(missing_ok=True)
+    _take_back(work)
     return Done(_failed(work.name, reason))
 
 
-def _pool(options: Options, jobs: int) -> ProcessPoolExecutor:
+def _pool(options: Options, jobs: int, keyring: Keyring | None) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(options,),
+        initargs=(options, keyring),  # by a pipe: no key is in the list of processes
     )
 
 
 _protector: Protector | Exception | None = None
 
 
-def _start_worker(options: Options) -> None:
+def _start_worker(options: Options, keyring: Keyring | None) -> None:
     """Build this worker's networks once; a fault is kept for the first photo to report."""
     global _protector
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -688,6 +749,7 @@ def _start_worker(options: Options) -> None:
         cv2.setNumThreads(1)
     try:
         _protector = Protector(options)
+        _protector.keyring = keyring
     except Exception as error:  # noqa: BLE001 - a worker that dies here would hide the reason
         _protector = error
 

@@ -1,1 +1,1 @@
-"""Promises that can be proved: releases with a stated epsilon, and what they add up to."""
+"""Promises that need no picture: releases with a stated epsilon, keys, sealed envelopes. No torch."""

@@ -1,0 +1,88 @@
+"""`moretta log`: is the access log whole?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The access log of recoveries: verify it, sign it.")
+Log = Annotated[
+    Path | None, typer.Argument(help="The log (default ~/.local/state/moretta/access.jsonl).")
+]
+
+
+@app.command()
+def verify(
+    log: Log = None,
+    head: Annotated[
+        list[str] | None, typer.Option(help="LINES:SHA256 as it was printed once; repeatable.")
+    ] = None,
+    signed: Annotated[
+        Path | None, typer.Option(help="Signed heads, from `moretta log sign`.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key, or the signing key, for --signed.")
+    ] = None,
+) -> None:
+    """Check that no line was altered, removed or added. Exit code 6 if one was.
+
+    What was cut off at the end shows only against a head that was kept elsewhere, or signed.
+
+    Example: [bold]moretta log verify[/bold]
+    """
+    from moretta.errors import UsageError
+    from moretta.pipeline import custody
+    from moretta.privacy import chain
+    from moretta.privacy.keys import SigningKey, VerifyingKey
+
+    known = [chain.head_of(text) for text in head or ()]
+    if (signed is None) != (key is None):
+        raise UsageError("--signed and --key go together", hint="give both")
+    if signed is not None and key is not None:
+        checker = custody.read_key(key)
+        checker = checker.public if isinstance(checker, SigningKey) else checker
+        if not isinstance(checker, VerifyingKey):
+            raise UsageError(f"{key} signs nothing", hint="moretta key new FILE --kind signing")
+        try:
+            rows = signed.read_bytes().splitlines(keepends=True)
+        except OSError as fault:
+            raise UsageError(
+                f"{signed} cannot be read: {fault.strerror}", hint="check --signed"
+            ) from None
+        known += [chain.confirmed(row, checker) for row in rows]
+    found = custody.AccessLog(log or custody.default_log()).verify(known)
+    print(f"whole: {found.lines} lines, {len(known)} known heads passed")  # noqa: T201
+    print(f"head {found}")  # noqa: T201
+
+
+@app.command()
+def sign(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of signed heads; a line is appended.")
+    ],
+    key: Annotated[Path, typer.Option(help="Signing key: moretta key new FILE --kind signing.")],
+    log: Log = None,
+) -> None:
+    """Verify the log and sign its head, so that later nobody can shorten it unseen.
+
+    Example: [bold]moretta log sign --key signing.pem --output heads.jsonl[/bold]
+    """
+    from moretta.errors import UsageError
+    from moretta.pipeline import custody
+    from moretta.privacy import chain
+    from moretta.privacy.keys import SigningKey
+
+    signer = custody.read_key(key)
+    if not isinstance(signer, SigningKey):
+        raise UsageError(f"{key} cannot sign", hint="moretta key new FILE --kind signing")
+    head = custody.AccessLog(log or custody.default_log()).verify()
+    try:
+        with output.open("ab") as file:
+            file.write(chain.signed(head, signer, custody.now()))
+    except OSError as fault:
+        raise UsageError(
+            f"{output} cannot be written: {fault.strerror}", hint="choose another --output"
+        ) from None
+    print(f"signed {head}")  # noqa: T201

@@ -1,0 +1,87 @@
+"""`moretta recover`: the originals back, for the key holder."""
+
+from __future__ import annotations
+
+import json as jsons
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = (
+    "Exit codes: 0 all are there; 2 wrong use; 3 some sidecar did not open; 4 some was not bound to "
+    "its photo, or could not be read or written; 6 the access log does not hold together."
+)
+
+
+def command(
+    photos: Annotated[
+        list[Path], typer.Argument(help="Protected photos, their sidecars, or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the originals.")],
+    purpose: Annotated[str, typer.Option(help="Why they are needed: goes to the access log.")],
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Key file, or a recipient's private key; repeatable.")
+    ] = None,
+    passphrase: Annotated[
+        str | None,
+        typer.Option(help="prompt, fd:NUMBER or file:PATH; never the passphrase itself."),
+    ] = None,
+    key_table: Annotated[Path | None, typer.Option(help="Of photos that can be shredded.")] = None,
+    sidecars: Annotated[
+        Path | None, typer.Option(help="Folder of the sidecars, if not beside the photos.")
+    ] = None,
+    allow_unbound: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unbound", help="Also where the photo is not the one that was sealed."
+        ),
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option(help="Access log (default ~/.local/state/moretta/access.jsonl).")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a photo on standard output.")
+    ] = False,
+) -> None:
+    """Open sidecars and write the originals, byte for byte, or nothing.
+
+    Example: [bold]moretta recover protected --key my.key --output originals --purpose "case 7"[/bold]
+    """
+    from dataclasses import asdict
+
+    from moretta.errors import one_line
+    from moretta.pipeline import custody
+    from moretta.pipeline.recover import Recovered, listed, recover
+
+    why = custody.purpose(purpose)
+    sealed = listed(photos, sidecars)
+    openers = custody.openers(key=key or (), how=passphrase)
+
+    def show(done: Recovered) -> None:
+        if json:
+            print(jsons.dumps(asdict(done)), flush=True)  # noqa: T201
+            return
+        good = done.outcome in ("recovered", "kept")
+        status = f"{done.status}, " if done.status else ""
+        place = f" as {one_line(done.original)}" if good else ""
+        text = f"{one_line(done.name)}: {status}{done.outcome}{place}: {one_line(done.reason)}"
+        print(text if good else f"moretta: {text}", file=sys.stdout if good else sys.stderr)
+
+    counts = recover(
+        sealed,
+        output,
+        openers,
+        purpose=why,
+        log=custody.AccessLog(log or custody.default_log()),
+        table=custody.KeyTable(key_table) if key_table else None,
+        allow_unbound=allow_unbound,
+        listener=show,
+    )
+    if not json:
+        left = counts.sealed - counts.recovered - counts.kept
+        print(f"{counts.recovered + counts.kept} of {counts.sealed} originals are in {output}")  # noqa: T201
+        if left:
+            print(f"moretta: {left} are not", file=sys.stderr)  # noqa: T201
+    raise typer.Exit(counts.exit_code)

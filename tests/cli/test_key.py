@@ -1,0 +1,129 @@
+"""`moretta key` and `log`, as people use them one after another."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sealed(tmp_path, portrait, put, moretta):
+    """A protected photo for my.key, and the calls to come."""
+    put(tmp_path / "in" / "a.png", portrait)
+    assert moretta("key", "new", "my.key")[0] == 0
+    assert moretta("anonymize", "in", "-o", "out", "--reversible", "--key", "my.key")[0] == 0
+    return moretta
+
+
+def recover(call, output, *given):
+    return call("recover", "out", "-o", output, "--purpose", "request 7", *given)
+
+
+def test_a_recipient_and_the_halves_of_a_key(sealed, tmp_path):
+    assert sealed("key", "new", "me.pem", "--kind", "recipient")[0] == 0
+    assert sealed("key", "export", "me.pem", "me.pub")[0] == 0
+    _, out, _ = sealed("key", "show", "me.pem", "me.pub", "my.key", "out/a.png.ifad")
+    rows = out.splitlines()
+    assert rows[0].split()[-1] == rows[1].split()[-1] != rows[2].split()[-1]
+    assert "opens with: key file" in out
+    assert (tmp_path / "my.key").read_bytes().hex() not in out
+    assert (
+        sealed("key", "rotate", "out", "--key", "my.key", "--to", "me.pub", "--keep", "all")[0] == 0
+    )
+    assert rows[1].split()[-1] in sealed("key", "show", "out/a.png.ifad")[1]
+    assert recover(sealed, "back", "--key", "me.pem")[0] == 0
+    original = (tmp_path / "in" / "a.png").read_bytes()
+    assert (tmp_path / "back" / "a.png").read_bytes() == original
+    assert sealed("key", "show", "in/a.png")[0] == 2
+
+
+def test_rotation(sealed):
+    sealed("key", "new", "new.key")
+    assert sealed("key", "rotate", "out", "--key", "my.key", "--new-key", "new.key")[0] == 0
+    assert recover(sealed, "a", "--key", "my.key")[0] == 3
+    assert recover(sealed, "b", "--key", "new.key")[0] == 0
+    assert recover(sealed, "c", "--key", "my.key", "--key", "new.key")[0] == 0
+    code, _, err = sealed("key", "rotate", "out", "--key", "my.key", "--new-key", "new.key")
+    assert code == 3
+    assert "a.png: it does not open" in err
+    assert sealed("key", "rotate", "out", "--key", "new.key", "--keep", "most")[0] == 2
+
+
+def test_escrow(sealed, tmp_path):
+    pytest.importorskip("shamir_mnemonic")
+    sealed("key", "new", "escrow.pem", "--kind", "recipient")
+    sealed("key", "export", "escrow.pem", "escrow.pub")
+    sealed("key", "rotate", "out", "--key", "my.key", "--to", "escrow.pub")
+    code, out, _ = sealed("key", "split", "escrow.pem", "-o", "shares", "--need", "2", "--of", "3")
+    assert code == 0
+    shares = sorted((tmp_path / "shares").iterdir())
+    assert len(shares) == 3
+    assert all(share.stat().st_mode & 0o777 == 0o600 for share in shares)
+    assert shares[0].read_text().split()[5] not in out.split()
+    (tmp_path / "escrow.pem").unlink()
+    assert sealed("key", "combine", shares[0], "-o", "again.pem")[0] == 2
+    assert sealed("key", "combine", shares[2], shares[0], "-o", "again.pem")[0] == 0
+    assert recover(sealed, "back", "--key", "again.pem")[0] == 0
+
+
+def test_shredding(sealed, tmp_path):
+    table = ["--key-table", "table"]
+    sealed("anonymize", "in", "-o", "out", "--overwrite", "--reversible", "--key", "my.key", *table)
+    assert "key table" in sealed("key", "show", "out/a.png.ifad")[1]
+    assert recover(sealed, "a", "--key", "my.key")[0] == 3
+    assert recover(sealed, "b", "--key", "my.key", *table)[0] == 0
+    code, out, _ = sealed("key", "shred", "out/a.png", *table, "--purpose", "request 8")
+    assert (code, "keys erased" in out) == (0, True)
+    assert recover(sealed, "c", "--key", "my.key", *table)[0] == 3
+    assert sealed("key", "shred", "out/a.png", *table, "--purpose", "request 8")[0] == 3
+    rows = (tmp_path / "state" / "moretta" / "access.jsonl").read_text().splitlines()
+    assert [json.loads(row)["result"] for row in rows[-4:-2]] == ["asked", "closed"]
+    assert sealed("log", "verify")[0] == 0
+
+
+def test_passphrases(sealed, tmp_path, monkeypatch):
+    _, phrase, _ = sealed("key", "phrase")
+    monkeypatch.setattr("getpass.getpass", lambda _: phrase.strip())
+    given = ["--reversible", "--passphrase", "prompt"]
+    assert sealed("anonymize", "in", "-o", "out", "--overwrite", *given)[0] == 0
+    code, out, err = recover(sealed, "back", "--passphrase", "prompt")
+    assert code == 0
+    assert phrase.strip() not in out + err
+    assert not any(
+        phrase.strip().encode() in path.read_bytes() for path in (tmp_path / "out").iterdir()
+    )
+    monkeypatch.setattr("getpass.getpass", lambda _: "hunter2")
+    code, _, err = sealed("anonymize", "in", "-o", "new", *given)
+    assert (code, "weak" in err, "hunter2" in err) == (2, True, False)
+    assert recover(sealed, "other", "--passphrase", "prompt")[0] == 3
+
+
+def test_the_log_of_a_day(sealed, tmp_path):
+    sealed("key", "new", "signing.pem", "--kind", "signing")
+    recover(sealed, "a", "--key", "my.key")
+    assert sealed("log", "sign", "--key", "signing.pem", "-o", "heads.jsonl")[0] == 0
+    recover(sealed, "b", "--key", "my.key")
+    code, out, _ = sealed("log", "verify", "--signed", "heads.jsonl", "--key", "signing.pem")
+    assert (code, "whole: 4 lines, 1 known heads passed" in out) == (0, True)
+    head = out.split("head ")[-1].strip()
+    log = tmp_path / "state" / "moretta" / "access.jsonl"
+    rows = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(rows[:3]))
+    assert sealed("log", "verify")[0] == 0
+    assert sealed("log", "verify", "--head", head)[0] == 6
+    log.write_bytes(rows[0])
+    assert sealed("log", "verify", "--signed", "heads.jsonl", "--key", "signing.pem")[0] == 6
+    log.write_bytes(rows[0] + rows[2])
+    assert sealed("log", "verify")[0] == 6
+    assert recover(sealed, "c", "--key", "my.key")[0] == 6
+    assert not list((tmp_path / "c").iterdir())
+
+
+def test_machines_can_read_what_recover_says(sealed):
+    _, out, _ = recover(sealed, "back", "--key", "my.key", "--json")
+    assert json.loads(out)["status"] == "BOUND"

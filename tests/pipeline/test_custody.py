@@ -1,0 +1,179 @@
+"""Files of secrets: made once, for one reader; and a log that is there before anything is opened."""
+
+import os
+import stat
+import threading
+
+import pytest
+
+from moretta.errors import KeyRejected, LogBroken, UsageError
+from moretta.pipeline import custody
+from moretta.pipeline.custody import AccessLog, KeyTable
+from moretta.privacy import keys
+
+PHRASE = "vapu-sota-figa-kyso-titi-vony"
+
+
+@pytest.fixture
+def key(tmp_path):
+    path = tmp_path / "my.key"
+    custody.write_key(path, keys.to_bytes(keys.new()))
+    return path
+
+
+def test_a_key_file_is_made_for_one_reader_and_never_overwritten(key):
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert key.stat().st_size == 32
+    before = key.read_bytes()
+    with pytest.raises(KeyRejected, match="never overwritten"):
+        custody.write_key(key, bytes(32))
+    assert key.read_bytes() == before
+    assert custody.read_key(key) == keys.KeyFile(before)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_file_of_another_length_is_no_key(tmp_path, size):
+    path = tmp_path / "k"
+    custody.write_key(path, bytes(size))
+    with pytest.raises(KeyRejected, match=f"{size} bytes"):
+        custody.read_key(path)
+
+
+def test_what_others_may_read_is_refused(key):
+    key.chmod(0o644)
+    with pytest.raises(KeyRejected, match="others may read"):
+        custody.read_key(key)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(KeyRejected):
+            custody.read_key(path)
+    with pytest.raises(KeyRejected, match="cannot be written"):
+        custody.write_key(tmp_path / "no" / "folder", b"x")
+
+
+def test_a_passphrase_by_every_way(tmp_path, monkeypatch):
+    file = tmp_path / "phrase"
+    custody.write_key(file, PHRASE.encode() + b"\n")
+    core, record = bytes(32), bytes(range(32))
+    slot = custody.passphrase(f"file:{file}", fresh=True).wrap(record, core)
+    with file.open("rb") as opened:
+        assert custody.passphrase(f"fd:{opened.fileno()}", fresh=False).unwrap(slot, core) == record
+    monkeypatch.setattr("getpass.getpass", lambda _: PHRASE)
+    assert custody.passphrase("prompt", fresh=True).unwrap(slot, core) == record
+    answers = iter([PHRASE, PHRASE + "x"])
+    monkeypatch.setattr("getpass.getpass", lambda _: next(answers))
+    with pytest.raises(KeyRejected, match="differ"):
+        custody.passphrase("prompt", fresh=True)
+
+
+def test_a_passphrase_is_no_argument_and_is_not_repeated(tmp_path):
+    for how in (PHRASE, "prompt:x", "fd:", "fd:x", "file:", "fd:99", f"file:{tmp_path / 'none'}"):
+        with pytest.raises((UsageError, KeyRejected)) as caught:
+            custody.passphrase(how, fresh=True)
+        assert PHRASE not in caught.value.fault + caught.value.hint
+
+
+@pytest.mark.parametrize("weak", [b"", b"\n", b"hunter2\n", b"\xff\xfe"])
+def test_weak_words_in_a_file_are_refused(tmp_path, weak):
+    custody.write_key(tmp_path / "p", weak)
+    with pytest.raises(KeyRejected):
+        custody.passphrase(f"file:{tmp_path / 'p'}", fresh=True)
+
+
+def test_keyrings_say_what_is_missing_and_hide_the_rest(tmp_path, key):
+    private = keys.new("recipient")
+    custody.write_key(tmp_path / "me.pem", keys.to_bytes(private))
+    custody.write_key(tmp_path / "me.pub", keys.to_bytes(private.public), mode=0o644)
+    ring = custody.keyring(key=key, to=[tmp_path / "me.pub"])
+    assert len(ring.wrappers) == 2
+    assert len(ring.openers) == 1
+    assert key.read_bytes().hex() not in repr(ring)
+    assert repr(key.read_bytes()) not in repr(ring)
+    assert repr(ring.master) not in repr(ring)
+    with pytest.raises(KeyRejected, match="private key"):
+        custody.keyring(to=[tmp_path / "me.pem"])
+    with pytest.raises(KeyRejected, match="not a symmetric key"):
+        custody.keyring(key=tmp_path / "me.pem")
+    with pytest.raises(KeyRejected, match="no recipient"):
+        custody.keyring(to=[key])
+    with pytest.raises(UsageError, match="nothing to open with"):
+        custody.openers()
+    with pytest.raises(KeyRejected, match="opens nothing"):
+        custody.openers(key=[tmp_path / "me.pub"])
+
+
+def test_a_key_table_forgets_what_is_shredded(tmp_path):
+    table = KeyTable(tmp_path / "table")
+    table.make()
+    table.make()
+    rows = {bytes([i]) * 16: bytes([i + 100]) * 32 for i in range(1, 9)}
+    for record, row in rows.items():
+        table.add(record, row)
+    assert all(table.find(record) == row for record, row in rows.items())
+    gone = bytes([3]) * 16
+    assert table.erase(gone)
+    assert not table.erase(gone)
+    assert table.find(gone) is None
+    assert rows[gone] not in (tmp_path / "table").read_bytes()
+    assert sum(table.find(record) == row for record, row in rows.items()) == 7
+    assert stat.S_IMODE((tmp_path / "table").stat().st_mode) == 0o600
+    (tmp_path / "other").write_bytes(b"hello")
+    with pytest.raises(KeyRejected, match="no key table"):
+        KeyTable(tmp_path / "other").make()
+
+
+def test_the_log_is_appended_to_and_verified(tmp_path):
+    path = tmp_path / "state" / "access.jsonl"
+    for i in range(3):
+        AccessLog(path).write("open", record="00", purpose=f"request {i}", result="asked")
+    log = AccessLog(path)
+    for _ in range(3):
+        log.write("open", record="00", purpose="again", result="asked")
+    assert log.verify().lines == 6
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(path.read_bytes().replace(b"request 1", b"request 9"))
+    with pytest.raises(LogBroken, match="line 3"):
+        log.verify()
+    with pytest.raises(LogBroken):
+        AccessLog(path).write("open", record="00", purpose="more", result="asked")
+
+
+def test_many_writers_make_one_chain(tmp_path):
+    path = tmp_path / "access.jsonl"
+
+    def work(name):
+        log = AccessLog(path)
+        for _ in range(20):
+            log.write("open", record=name, purpose="test", result="asked")
+
+    threads = [threading.Thread(target=work, args=(f"{i:02d}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert AccessLog(path).verify().lines == 80
+
+
+def test_without_a_log_nothing_goes_on(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LogBroken, match="cannot be written"):
+        AccessLog(tmp_path / "file" / "log").write("open", record="", purpose="", result="")
+    with pytest.raises(LogBroken):
+        AccessLog(tmp_path / "none").verify()
+
+
+def test_purposes():
+    assert custody.purpose("  request 7 ") == "request 7"
+    assert "\n" not in custody.purpose("a\nforged line")
+    for text in ("", "  ", "x", "y" * 501):
+        with pytest.raises(UsageError):
+            custody.purpose(text)
+
+
+def test_the_log_has_its_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert custody.default_log() == tmp_path / "moretta" / "access.jsonl"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert os.fspath(custody.default_log()).endswith(".local/state/moretta/access.jsonl")
