@@ -143,10 +143,8 @@ def measure(job: str, megabytes: int, folder: Path) -> None:
 
 def speed(folder: Path) -> None:
     """Seal and open 5 MB and 500 MB, each in a process of its own."""
-    print(
-        "\n| payload | seal MB/s | open MB/s | memory above the start, MiB: seal, open | overhead |"
-    )
-    print("|---|---|---|---|---|")
+    print("\n| payload | job | MB/s | MB a second of the core | peak memory, MiB | overhead |")
+    print("|---|---|---|---|---|---|")
     for megabytes in (5, 500):
         with (folder / "plain").open("wb") as file:
             for _ in range(megabytes):

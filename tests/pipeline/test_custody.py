@@ -98,6 +98,9 @@ def test_keyrings_say_what_is_missing_and_hide_the_rest(tmp_path, key):
         custody.keyring(key=tmp_path / "me.pem")
     with pytest.raises(KeyRejected, match="no recipient"):
         custody.keyring(to=[key])
+    custody.write_key(tmp_path / "low.pub", keys.to_bytes(keys.PublicKey(bytes(32))))
+    with pytest.raises(KeyRejected, match="keeps no secret"):
+        custody.keyring(to=[tmp_path / "low.pub"])
     with pytest.raises(UsageError, match="nothing to open with"):
         custody.openers()
     with pytest.raises(KeyRejected, match="opens nothing"):

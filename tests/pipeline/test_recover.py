@@ -535,6 +535,12 @@ def test_a_keyed_method_gets_a_secret_for_each_face(keyed, folder, tmp_path, rin
         keys.Pseudonyms("record", salt, seed).of(0) for salt, seed in zip(salts, seeds, strict=True)
     ]
     assert made == keyed
+    again = [recovery.secrets_of(line, KeyFile(bytes(range(32)))) for line in found]
+    assert again == [[one] for one in keyed]
+    assert recovery.secrets_of(found[0], keys.new()) != again[0]
+    for more in ({"sidecar_bytes": 9}, {"pseudonym": {}}, {"pseudonym": {"scope": "subject"}}):
+        with pytest.raises(PhotoError):
+            recovery.secrets_of({**found[0], **more}, keys.new())
     text = (tmp_path / "out" / "manifest.jsonl").read_text()
     assert not any(one.hex() in text for one in (*keyed, ring.master))
 
@@ -552,6 +558,8 @@ def test_a_sealed_record_gives_its_secrets_again(keyed, folder, tmp_path, ring):
     assert made.of(0) == keyed[0]
     assert manifest["scope"] == "record"
     assert len(manifest["faces"]) == 1
+    assert manifest["faces"][0]["method"] == "pixelate"
+    assert len(manifest["faces"][0]["points"]) == 5
     chosen = method("pixelate")
     assert core.model_digest == sealing.model_digest("pixelate", chosen.settings().model_dump())
     assert core.model_digest != sealing.model_digest("pixelate", {"cells": 9})

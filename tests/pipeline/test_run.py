@@ -386,6 +386,7 @@ class Drawn:
     networks = ()
     method = method("solid")
     tells_seeds = True
+    keyring = None
 
     def weights(self, faces):
         return {}
@@ -561,7 +562,7 @@ def test_a_pool_that_breaks_while_it_is_filled_loses_no_photo(scene, put, tmp_pa
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(runs, "_pool", lambda options, jobs, keyring: Pool())
+    monkeypatch.setattr(runs, "_pool", lambda *_: Pool())
     for i in range(6):
         put(tmp_path / "in" / f"{i}.png", scene[:4, :4])
     summary = go(tmp_path / "in", tmp_path / "out", jobs=2)

@@ -254,3 +254,13 @@ def test_weak_passphrases_are_refused_and_not_repeated(weak):
 )
 def test_good_passphrases_pass(good):
     assert phrases.checked(good) == good
+
+
+@pytest.mark.parametrize("point", [bytes(32), b"\1" + bytes(31)], ids=["zero", "one"])
+def test_points_of_low_order_neither_seal_nor_open(point):
+    person = keys.new("recipient")
+    slot = person.public.wrap(RECORD_KEY, CORE)
+    forged = Slot(keys.RECIPIENT, slot.body[:8] + point + slot.body[40:])
+    assert person.unwrap(forged, CORE) is None
+    assert not keys.PublicKey(point).usable()
+    assert person.public.usable()

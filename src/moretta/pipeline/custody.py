@@ -148,6 +148,11 @@ def keyring(
             )
         if not isinstance(public, PublicKey):
             raise KeyRejected(f"{path} is no recipient's public key", hint="see docs/keys.md")
+        if not public.usable():
+            raise KeyRejected(
+                f"{path} is a public key that keeps no secret",
+                hint="it was made to harm; get another",
+            )
         wrappers.append(public)
     if how is not None:
         phrase = passphrase(how, fresh=True)

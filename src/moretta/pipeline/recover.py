@@ -16,7 +16,7 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
@@ -28,7 +28,14 @@ from moretta.photos.manifest import SIDECAR, make_folder
 from moretta.pipeline.custody import AccessLog, KeyTable
 from moretta.pipeline.sealing import bound_hash, sidecar_of
 from moretta.privacy import envelope
-from moretta.privacy.keys import KeyFile, Passphrase, PrivateKey, Pseudonyms, record_seed
+from moretta.privacy.keys import (
+    KeyFile,
+    Passphrase,
+    PrivateKey,
+    Pseudonyms,
+    record_seed,
+    seed_without_envelope,
+)
 
 if TYPE_CHECKING:
     from moretta.privacy.envelope import Core, Header, Unlocked
@@ -191,6 +198,23 @@ def pseudonyms_of(
         )
     key = b"" if master is None else master.pseudonyms
     return Pseudonyms(scope, core.record_salt, seed, key), manifest, core
+
+
+def secrets_of(line: Mapping[str, Any], key: KeyFile) -> list[bytes]:
+    """Return the faces' secrets of a photo that was drawn with a key and has no sidecar.
+
+    line: of the manifest. key: the key file of the run; nothing tells whether it is the right one.
+    Raises PhotoError where the line does not say enough: no keyed method, a sidecar, scope subject.
+    """
+    said, name = line.get("pseudonym") or {}, line.get("name", "the photo")
+    if said.get("scope") not in ("record", "collection") or line.get("sidecar_bytes"):
+        why = {"subject": "its persons stand in no manifest", None: "it was drawn without a key"}
+        reason = why.get(said.get("scope"), "its secrets come from its sidecar")
+        raise PhotoError(f"{name}: {reason}", hint="see docs/keys.md on scopes")
+    salt = bytes.fromhex(said["salt"])
+    seed = seed_without_envelope(key.pseudonyms, salt)
+    made = Pseudonyms(said["scope"], salt, seed, key.pseudonyms)
+    return [made.of(number) for number in range(len(line.get("faces", ())))]
 
 
 def status_of(core: Core, manifest: dict[str, Any], photo: Path) -> Status:

@@ -235,8 +235,15 @@ class _Same:
 
 
 def _faces(faces: Sequence[FaceRecord], subjects: Sequence[int | None]) -> list[dict[str, Any]]:
+    """Return what is needed to find each face and its secret again; the place is its number."""
     whole = [*subjects, *[None] * (len(faces) - len(subjects))]
     return [
-        {"box": list(face.box), "points": [list(point) for point in face.points], "subject": who}
+        {
+            "box": list(face.box),
+            "points": [list(point) for point in face.points],
+            "method": face.method,
+            "settings": dict(face.settings),
+            "subject": who,
+        }
         for face, who in zip(faces, whole, strict=True)
     ]

@@ -205,6 +205,14 @@ class PublicKey:
         """The same as hex digits."""
         return self.kid.hex()
 
+    def usable(self) -> bool:
+        """Whether it is no point of low order, under which everybody could open."""
+        try:
+            self.wrap(bytes(SIZE), bytes(SIZE))
+        except ValueError:
+            return False
+        return True
+
     def wrap(self, record_key: bytes, core: bytes) -> Slot:
         """Return a slot of type 3: HPKE in base mode."""
         key = X25519PublicKey.from_public_bytes(self.raw)
