@@ -699,6 +699,7 @@ def _place(number: int, high: int, low: int, k: int) -> int:
     return number // high if number < high * k else k + (number - high * k) // low
 
 
+@functools.lru_cache(maxsize=256)
 def _exp_times(epsilon: float, scale: int) -> int:
     """Return the whole part of scale e^epsilon, exactly."""
     with localcontext(prec=330):
