@@ -135,3 +135,29 @@ def test_noise_of_the_code_cannot_be_had_without_the_secret(face_crop):
     seeds = {noise_seed(secret(i), j) for i in range(3) for j in range(3)}
     assert len(seeds) == 9
     assert min(seeds) > 2**200
+
+
+def test_every_turn_has_its_way_back():
+    from moretta.methods.ifadit import Ifadit, turns
+    from moretta.networks.pool import random_identities
+
+    pytest.importorskip("zuko")
+    own = random_identities(40, 1).astype(float)
+    secrets, others = [secret(i) for i in range(40)], [secret(100 + i) for i in range(40)]
+    for given, least in (
+        ({"match": "none"}, 1 - 1e-12),
+        ({"match": "age,gender"}, 1 - 1e-12),
+        ({"pseudonym": "flow"}, 0.9),  # its norm is dropped: facts of iFADIT 5.5
+    ):
+        there, back = turns(Ifadit.model_validate(given))
+        pseudonyms = there(secrets, own)
+        right = (back(secrets, pseudonyms) * own).sum(1)
+        assert right.mean() > least
+        assert (back(others, pseudonyms) * own).sum(1).mean() < right.mean() - 0.3
+
+
+def test_the_flow_without_zuko_is_refused_before_anything_is_drawn(monkeypatch):
+    monkeypatch.setattr("moretta.methods.ifadit.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs zuko") as caught:
+        built(pseudonym="flow")
+    assert "moretta[train]" in caught.value.hint

@@ -100,6 +100,24 @@ def reader(
     print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
 
 
+@app.command()
+def flow(
+    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
+    minutes: Annotated[float, typer.Option(min=0, help="How long it trains.")] = 12,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train the flow that `ifadit --pseudonym flow` is compared with; no photo is needed.
+
+    Example: [bold]moretta-train flow --out flow.safetensors --steps 3000[/bold]
+    """
+    _needs_torch()
+    from moretta.training import flow as recipe
+
+    recipe.run(out, minutes=minutes, steps=steps, seed=seed)
+    print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
+
+
 def _needs_torch() -> None:
     from importlib.util import find_spec
 

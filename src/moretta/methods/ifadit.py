@@ -14,7 +14,8 @@ Checked   tests/contracts; tests/methods/test_ifadit.py; measured in docs/ifadit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -24,7 +25,11 @@ from moretta.records import Crop, Edited, FaceEdit, Method, Settings
 from moretta.weights.backends import NETWORKS
 
 if TYPE_CHECKING:
+    import torch
+
     from moretta.privacy.rotation import Vectors
+
+    Turn = Callable[[Sequence[bytes], Vectors], Vectors]
 
 SIDE = 96  # pixels of the bundled composer's crop
 SECRET_BYTES = 32
@@ -38,6 +43,11 @@ class Ifadit(Settings):
         description="what the pseudonym has in common with the face, as it appears. none: nothing of the"
         " identity. Else one (gender), two (age) or three of its 48 numbers stay, readable without a key",
     )
+    pseudonym: Literal["rotation", "flow"] = Field(
+        "rotation",
+        description="flow: the published system's learnt flow, a baseline for comparisons that hides less;"
+        " with it --match does nothing",
+    )
     level: int = Field(
         0, ge=0, le=2, description="hardening: 64, 16 or 0 numbers of the attribute code are kept"
     )
@@ -50,11 +60,10 @@ def build(settings: Ifadit, device: str) -> FaceEdit:
 
     from moretta.faces.crop import points_in
     from moretta.networks.backend import pictures_of, pixels_of
-    from moretta.privacy.rotation import rotate
     from moretta.weights.backends import composer
 
     backend = composer(device=device)
-    kept = kept_directions(settings)
+    to_pseudonyms, _ = turns(settings)
     if backend.side != SIDE:
         raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
 
@@ -71,10 +80,7 @@ def build(settings: Ifadit, device: str) -> FaceEdit:
         pictures = pictures_of([crop.pixels for crop in crops], backend.device)
         points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points).cpu().double().numpy()
-        new = [
-            rotate(secret, one[None], kept=kept)[0]
-            for secret, one in zip(secrets, old, strict=True)
-        ]
+        new = to_pseudonyms(secrets, old)
         noise = [
             np.random.default_rng(noise_seed(secret, crop.seed)).standard_normal(64)
             for secret, crop in zip(secrets, crops, strict=True)
@@ -82,7 +88,7 @@ def build(settings: Ifadit, device: str) -> FaceEdit:
         code = backend.known(
             pictures, torch.from_numpy(np.stack(noise)).to(pictures), level=settings.level
         )
-        rows = backend.rows(torch.from_numpy(np.stack(new)).to(pictures), code)
+        rows = backend.rows(torch.from_numpy(new).to(pictures), code)
         faces = backend.draw(backend.context(pictures), points, rows)
         return [Edited(pixels=one) for one in pixels_of(backend.composed(pictures, faces))]
 
@@ -104,14 +110,67 @@ def secret_of(crop: Crop) -> bytes:
     return crop.secret
 
 
+def turns(settings: Ifadit) -> tuple[Turn, Turn]:
+    """Return the way to the pseudonyms and the way back: (secrets, identities (n, 48)) -> (n, 48).
+
+    Raises UsageError when the flow is asked for and zuko is not installed.
+    """
+    import numpy as np
+
+    from moretta.privacy.rotation import rotate, rotate_back
+
+    if settings.pseudonym == "flow":
+        return _flow_turns()
+    kept = kept_directions(settings)
+
+    def there(secrets: Sequence[bytes], own: Vectors) -> Vectors:
+        pairs = zip(secrets, own, strict=True)
+        return np.concatenate([rotate(secret, one[None], kept=kept) for secret, one in pairs])
+
+    def back(secrets: Sequence[bytes], pseudonyms: Vectors) -> Vectors:
+        pairs = zip(secrets, pseudonyms, strict=True)
+        return np.concatenate([rotate_back(secret, one[None], kept=kept) for secret, one in pairs])
+
+    return there, back
+
+
 def kept_directions(settings: Ifadit) -> Vectors | None:
-    """Return what a setting `match` leaves unturned, (k, 48) orthonormal rows; None for nothing."""
+    """Return along what a setting `match` leaves identities roughly as they are; None for nothing.
+
+    (k, 48) orthonormal rows: see `privacy.rotation.matched` and `TraitsHead.directions`.
+    """
     from moretta.networks.traits import TraitsHead
     from moretta.weights import load
 
     if settings.match == "none":
         return None
     return TraitsHead.from_tensors(load.tensors("identity")).directions(settings.match)
+
+
+def _flow_turns() -> tuple[Turn, Turn]:
+    if find_spec("zuko") is None:
+        raise UsageError(
+            "ifadit --pseudonym flow needs zuko, which is not installed",
+            hint="pip install 'moretta[train]', or leave --pseudonym out",
+        )
+    import numpy as np
+    import torch
+
+    from moretta.networks.flow import Flow, key_of
+    from moretta.weights import load
+
+    flow = Flow.from_tensors(load.tensors("flow"))
+
+    def moved(way: Callable[..., torch.Tensor]) -> Turn:
+        def turn(secrets: Sequence[bytes], vectors: Vectors) -> Vectors:
+            keys = torch.from_numpy(np.stack([key_of(secret) for secret in secrets]))
+            with torch.no_grad():
+                made: Vectors = way(torch.from_numpy(vectors).float(), keys).double().numpy()
+            return made
+
+        return turn
+
+    return moved(flow), moved(flow.back)
 
 
 def noise_seed(secret: bytes, seed: int) -> int:

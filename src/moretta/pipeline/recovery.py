@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
-from moretta.methods.ifadit import METHOD, Ifadit, kept_directions, secret_of
+from moretta.methods.ifadit import METHOD, Ifadit, secret_of, turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,14 +103,12 @@ def recovered(
     found: Sequence[Crop], *, settings: Ifadit | None = None, device: str = "cpu"
 ) -> list[Pixels]:
     """Return approximate likenesses, (side, side, 3) each: crops of drawn faces, with their secrets."""
-    import numpy as np
     import torch
 
     from moretta.networks.backend import pixels_of
-    from moretta.privacy.rotation import rotate_back
 
     secrets = [secret_of(crop) for crop in found]
-    kept = kept_directions(settings or Ifadit.model_validate({}))
+    _, back = turns(settings or Ifadit.model_validate({}))
     backend, _ = _networks(device)
     read = carriers(found, device=device)
     drawn: list[Pixels] = []
@@ -118,11 +116,8 @@ def recovered(
         for start in range(0, len(found), BATCH):
             part = slice(start, start + BATCH)
             pictures, points = _inputs(found[part], backend.device)
-            own = [
-                rotate_back(secret, one[None], kept=kept)
-                for secret, one in zip(secrets[part], read[part], strict=True)
-            ]
-            identities = torch.from_numpy(np.concatenate(own)).to(pictures)
+            own = back(secrets[part], read[part])
+            identities = torch.from_numpy(own).to(pictures)
             rows = backend.rows(identities, backend.attributes(pictures))
             faces = backend.draw(backend.context(pictures), points, rows)
             drawn += pixels_of(backend.composed(pictures, faces))
