@@ -49,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "flow": {"pseudonym": "flow"},
 }
 FLOOR = "identity removed"
+STEPS = 300  # of the search for a key of the flow
 
 
 def main() -> None:
@@ -192,18 +193,24 @@ def flow_keys(own: np.ndarray) -> dict[str, float]:
         kind = "cone" if cone else "Gaussian"
         right = torch.from_numpy(key_of(secret("flow"), cone=cone))
         with torch.no_grad():
-            hidden = flow(x, right.expand(40, -1))
+            hidden = flow(x, right.expand(len(x), -1))
 
             def opened(key: torch.Tensor, hidden: torch.Tensor = hidden) -> float:
-                return float((flow.back(hidden, key.expand(40, -1)) * x).sum(1).mean())
+                return float((flow.back(hidden, key.expand(len(x), -1)) * x).sum(1).mean())
 
             made[f"{kind}, right key"] = opened(right)
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)) * 0.7 / 48**0.5
+            read = torch.nn.functional.normalize(hidden + noise, dim=1)
+            made[f"{kind}, of a noisy reading to the pseudonym"] = float(
+                (read * hidden).sum(1).mean()
+            )
+            made[f"{kind}, right key, from that reading"] = opened(right, read)
             others = [key_of(secret("flow", i), cone=cone) for i in range(50)]
             made[f"{kind}, another key"] = float(
                 np.mean([opened(torch.from_numpy(each)) for each in others])
             )
             made[f"{kind}, pseudonym to own"] = float((hidden * x).sum(1).mean())
-            second = flow(x, torch.from_numpy(others[0]).expand(40, -1))
+            second = flow(x, torch.from_numpy(others[0]).expand(len(x), -1))
             made[f"{kind}, two pseudonyms of one face"] = float((hidden * second).sum(1).mean())
             for eps in (0.001, 0.01, 0.1, 0.3, 1.0):
                 noise = torch.randn(48, generator=torch.Generator().manual_seed(1))
@@ -213,7 +220,7 @@ def flow_keys(own: np.ndarray) -> dict[str, float]:
         for pairs in (1, 4):
             guess = start.clone().requires_grad_(True)
             optimiser = torch.optim.Adam([guess], 0.05)
-            for _ in range(300):
+            for _ in range(STEPS):
                 loss = (
                     1 - (flow(x[:pairs], guess.expand(pairs, -1)) * hidden[:pairs]).sum(1)
                 ).mean()
