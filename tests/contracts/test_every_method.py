@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,15 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
 }
 #: Where a method's promise is proved: the tests of the epsilon it states.
 PROVED = {"identitydp": "tests/privacy/test_mechanisms.py"}
+
+
+def secret(seed: int) -> bytes:
+    """A face's own secret, for methods that run with a key."""
+    return hashlib.sha256(f"secret {seed}".encode()).digest()
+
+
+def keyed(crop: Crop) -> Crop:
+    return replace(crop, secret=secret(crop.seed))
 
 
 def drawn_face(left: float, top: float, side: float) -> Face:
@@ -76,16 +86,18 @@ def crop_for(name: str, photo: np.ndarray, face: Face, seed: int) -> Crop:
         alpha, bounds = masks.cover(
             face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
         )
-        return crops.cut(photo, face, alpha, bounds, seed=seed)
+        return keyed(crops.cut(photo, face, alpha, bounds, seed=seed))
     alpha, _ = masks.redraw(face, photo.shape, scale=chosen.mask_scale, feather=chosen.mask_feather)
-    return crops.align(
-        photo,
-        face,
-        alpha,
-        template=chosen.template,
-        side=chosen.side,
-        seed=seed,
-        identity=9 if chosen.spends else None,
+    return keyed(
+        crops.align(
+            photo,
+            face,
+            alpha,
+            template=chosen.template,
+            side=chosen.side,
+            seed=seed,
+            identity=9 if chosen.spends else None,
+        )
     )
 
 
@@ -96,7 +108,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def protector(name: str) -> Protector:
-    return Protector(options({"method": name, "seed": 5}))
+    made = Protector(options({"method": name, "seed": 5}))
+    if made.method.keyed:
+        edit = made._edit
+        made._edit = lambda crops: edit([keyed(crop) for crop in crops])
+    return made
 
 
 def test_the_list_is_what_it_says():
@@ -113,6 +129,19 @@ def test_says_what_it_promises_and_what_not(name: str):
             assert word not in text
     if chosen.promise == "proved":
         assert (Path(__file__).parents[2] / PROVED[name]).exists()
+
+
+def test_a_keyed_method_refuses_to_run_without_a_key(name: str):
+    chosen = method(name)
+    crop = replace(crop_for(name, busy((150, 130)), drawn_face(40, 30, 60), 1), secret=None)
+    edit = chosen.build(settings(chosen), "cpu")
+    if chosen.keyed:
+        assert chosen.reversible
+        assert "pseudonymised" in chosen.summary + chosen.promises
+        with pytest.raises(UsageError, match="key"):
+            edit([crop])
+    else:
+        assert edit([crop])[0].pixels.shape == crop.pixels.shape
 
 
 def test_same_shape_and_kind_and_the_input_is_untouched(name: str):

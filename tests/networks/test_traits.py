@@ -5,6 +5,7 @@ import pytest
 
 from moretta.networks.pool import BANDS, random_identities
 from moretta.networks.traits import TENSORS, TraitsHead
+from moretta.weights import load
 
 
 def tensors(width: int = 6, seed: int = 0):
@@ -76,3 +77,32 @@ def test_other_shapes_are_refused():
         TraitsHead.from_tensors(wrong)
     with pytest.raises(KeyError):
         TraitsHead.from_tensors({})
+
+
+def test_directions_are_orthonormal_nested_and_the_same_each_time():
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    both = head.directions("age,gender")
+    assert both.shape == (3, 48)
+    np.testing.assert_allclose(both @ both.T, np.eye(3), atol=1e-12)
+    np.testing.assert_array_equal(both, head.directions("age,gender"))
+    np.testing.assert_allclose(head.directions("gender"), both[:1], atol=1e-12)
+    assert head.directions("age").shape == (2, 48)
+    with pytest.raises(ValueError, match="no direction"):
+        head.directions("none")
+
+
+def test_identities_that_agree_along_the_directions_look_alike_to_the_head():
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    both = head.directions("age,gender")
+    a, b = random_identities(2000, 5).astype(float), random_identities(2000, 6).astype(float)
+    along = a @ both.T
+    rest = b - b @ both.T @ both
+    rest *= np.sqrt(1 - (along**2).sum(1, keepdims=True)) / np.linalg.norm(rest, axis=1)[:, None]
+    (bands, female), (bands_too, female_too) = (
+        head.probabilities(each) for each in (a, along @ both + rest)
+    )
+    assert ((female > 0.5) == (female_too > 0.5)).mean() > 0.85
+    assert (bands.argmax(1) == bands_too.argmax(1)).mean() > 0.65
+    chance = head.probabilities(b)
+    assert ((female > 0.5) == (chance[1] > 0.5)).mean() < 0.6
+    assert (bands.argmax(1) == chance[0].argmax(1)).mean() < 0.55

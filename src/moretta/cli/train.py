@@ -77,6 +77,59 @@ def composer(
     print(f"{trainer.seen:,} crops seen in {trainer.step:,} steps; see {out.resolve()}")  # noqa: T201
 
 
+@app.command()
+def reader(
+    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with wide.zip; painted faces without it.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=300, help="Faces drawn.")] = 6000,
+    minutes: Annotated[float, typer.Option(min=0, help="Drawing ends after these.")] = 12,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+) -> None:
+    """Train the reader of neural recovery: again after every change of the composer.
+
+    Example: [bold]moretta-train reader --data crops --out reader.safetensors[/bold]
+    """
+    _needs_torch()
+    from moretta.training import reader as recipe
+
+    told = recipe.run(data, out, count=count, minutes=minutes, seed=seed)
+    print(f"{told['drawn']:,.0f} faces drawn; cosine of what is read to what was drawn,")  # noqa: T201
+    print(f"held out: {told['uncorrected']:.3f} uncorrected, {told['corrected']:.3f} corrected")  # noqa: T201
+    print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
+
+
+@app.command()
+def flow(
+    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
+    minutes: Annotated[float, typer.Option(min=0, help="How long it trains.")] = 12,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train the flow that `ifadit --pseudonym flow` is compared with; no photo is needed.
+
+    Example: [bold]moretta-train flow --out flow.safetensors --steps 3000[/bold]
+    """
+    _needs_torch()
+    from moretta.training import flow as recipe
+
+    recipe.run(out, minutes=minutes, steps=steps, seed=seed)
+    print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
+
+
+def _needs_torch() -> None:
+    from importlib.util import find_spec
+
+    from moretta.errors import UsageError
+
+    if find_spec("torch") is None:
+        raise UsageError("training needs torch", hint="pip install 'moretta[train]'")
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def main() -> None:
     """Run the command; every fault is one clear line and a hint on standard error."""
     from moretta.cli.main import at_the_rim

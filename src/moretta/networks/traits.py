@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.networks.pool import BANDS, GENDERS, LENGTH
+from moretta.networks.pool import BANDS, GENDERS, LENGTH, SEED, Match, random_identities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +31,8 @@ TENSORS = (
     "traits.output.weight",
     "traits.output.bias",
 )
+
+_SAMPLE = 4096  # public identities over which a direction is averaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,25 @@ class TraitsHead:
         logits = hidden @ self._output[0].T + self._output[1]
         bands = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
         return bands / bands.sum(axis=1, keepdims=True), (1 + np.tanh(logits[:, -1] / 2)) / 2
+
+    def directions(self, match: Match) -> Array:
+        """Return where on the sphere the head looks for a trait: (k, 48) orthonormal rows.
+
+        They are the head's mean gradients over public identities, made orthogonal in this order:
+        "female" (match with gender), "child" and "senior" against the other bands (match with age).
+        Two identities that agree along them look alike to the head in most cases, not in all.
+        Raises ValueError for the match "none", which has no direction.
+        """
+        x = random_identities(_SAMPLE, SEED).astype(np.float64)
+        active = (x * LENGTH**0.5 @ self._hidden[0].T + self._hidden[1] > 0).mean(0)
+        gradients = (self._output[0] * active) @ self._hidden[0]
+        bands = gradients[:-1] - gradients[:-1].mean(0)
+        rows = [gradients[-1]] * ("gender" in match) + [bands[0], bands[-1]] * ("age" in match)
+        if not rows:
+            raise ValueError(f"match {match!r} has no direction")
+        q, r = np.linalg.qr(np.stack(rows).T)
+        directions: Array = np.ascontiguousarray((q * np.sign(np.diag(r))).T)
+        return directions
 
     def read(self, identity: npt.NDArray[np.floating[Any]]) -> Traits:
         """One unit vector, (48,) -> how that face looks."""

@@ -1,1 +1,1 @@
-"""Promises that need no picture: releases with a stated epsilon, keys, sealed envelopes. No torch."""
+"""Promises: noise and its ledger, keys and envelopes, the keyed pseudonym. No torch, no files."""

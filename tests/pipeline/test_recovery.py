@@ -1,0 +1,133 @@
+"""Neural recovery: from a file and a secret, approximate, another face with another secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moretta.errors import UsageError
+from moretta.faces import crop as crops
+from moretta.faces import mask as masks
+from moretta.methods import method, settings
+
+torch = pytest.importorskip("torch")
+
+from moretta.pipeline.recovery import aligned, carriers, recover_faces, recovered
+
+
+def secret(number: int) -> bytes:
+    return hashlib.sha256(f"recovery {number}".encode()).digest()
+
+
+@pytest.fixture(scope="module")
+def face(small):
+    from moretta.api import find_faces
+
+    torch.set_num_threads(1)
+    (found,) = find_faces(small)
+    return found
+
+
+@pytest.fixture(scope="module")
+def protected(small, face, tmp_path_factory):
+    """A photo whose face was drawn with secret 0, written and read again."""
+    crop = aligned(small, face, secret(0))
+    chosen = method("ifadit")
+    (edited,) = chosen.build(settings(chosen), "cpu")([crop])
+    alpha, bounds = masks.redraw(
+        face, small.shape, scale=chosen.mask_scale, feather=chosen.mask_feather
+    )
+    canvas = small.copy()
+    crops.paste(canvas, edited.pixels, crop, alpha, bounds)
+    path = tmp_path_factory.mktemp("recovery") / "protected.png"
+    Image.fromarray(canvas).save(path)
+    return path
+
+
+def identity(photo, face) -> np.ndarray:
+    from moretta.networks.backend import pictures_of
+    from moretta.weights.backends import composer
+
+    crop = aligned(photo, face, bytes(32))
+    points = torch.from_numpy(crops.points_in(crop)).float()[None]
+    with torch.inference_mode():
+        return composer().identity(pictures_of([crop.pixels]), points)[0].numpy()
+
+
+def test_the_right_secret_brings_back_a_likeness_and_a_wrong_one_another_face(
+    small, face, protected
+):
+    shown = np.asarray(Image.open(protected))
+    own = identity(small, face)
+    drawn = float(identity(shown, face) @ own)
+    right = float(identity(recover_faces(shown, [face], [secret(0)]), face) @ own)
+    wrong = [
+        float(identity(recover_faces(shown, [face], [secret(i)]), face) @ own) for i in (1, 2, 3)
+    ]
+    assert right > 0.45
+    assert right > drawn + 0.3
+    assert right > max(wrong) + 0.2
+
+
+def test_only_the_face_is_drawn_and_the_photo_stays(face, protected):
+    shown = np.asarray(Image.open(protected))
+    before = shown.copy()
+    back = recover_faces(shown, [face], [secret(0)])
+    np.testing.assert_array_equal(shown, before)
+    chosen = method("ifadit")
+    alpha, (left, top, right, bottom) = masks.redraw(face, shown.shape, scale=chosen.mask_scale)
+    outside = np.ones(shown.shape[:2], bool)
+    outside[top:bottom, left:right] = alpha == 0
+    np.testing.assert_array_equal(back[outside], shown[outside])
+    assert (back[~outside] != shown[~outside]).any()
+
+
+def test_another_process_that_has_only_the_file_recovers_the_same(face, protected):
+    """The I/O rule of facts 4: nothing but file, boxes and secret goes over."""
+    told = {
+        "points": face.points.tolist(),
+        "box": [face.box.left, face.box.top, face.box.right, face.box.bottom],
+    }
+    script = (
+        "import sys, json, hashlib, numpy as np, torch; from PIL import Image\n"
+        "torch.set_num_threads(1)\n"
+        "from moretta.records import Box, Face; from moretta.pipeline.recovery import recover_faces\n"
+        "told = json.loads(sys.argv[2]); photo = np.asarray(Image.open(sys.argv[1]))\n"
+        "face = Face(box=Box(*told['box']), points=np.array(told['points']), score=1.0, detector='manual')\n"
+        "back = recover_faces(photo, [face], [bytes.fromhex(sys.argv[3])])\n"
+        "print(hashlib.sha256(back.tobytes()).hexdigest())\n"
+    )
+    asked = [sys.executable, "-c", script, str(protected), json.dumps(told), secret(0).hex()]
+    there = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    here = recover_faces(np.asarray(Image.open(protected)), [face], [secret(0)])
+    assert hashlib.sha256(here.tobytes()).hexdigest() == there
+
+
+def test_the_carrier_is_public_and_survives_a_jpeg(small, face, protected, tmp_path):
+    shown = np.asarray(Image.open(protected))
+    Image.fromarray(shown).save(tmp_path / "a.jpg", quality=75)
+    squeezed = np.asarray(Image.open(tmp_path / "a.jpg"))
+    a, b = (
+        carriers([aligned(one, face, key)])[0]
+        for one, key in ((shown, secret(0)), (squeezed, secret(5)))
+    )
+    assert float(a @ b) > 0.9
+    np.testing.assert_allclose(np.linalg.norm(a), 1, atol=1e-5)
+
+
+def test_each_face_needs_its_secret(face, protected):
+    shown = np.asarray(Image.open(protected))
+    with pytest.raises(ValueError, match="0 secrets for 1 faces"):
+        recover_faces(shown, [face], [])
+    with pytest.raises(UsageError, match="5 bytes"):
+        recover_faces(shown, [face], [b"short"])
+    with pytest.raises(UsageError, match="key"):
+        recovered([replace(aligned(shown, face, secret(0)), secret=None)])
+    np.testing.assert_array_equal(recover_faces(shown, [], []), shown)
