@@ -124,6 +124,21 @@ def test_a_sideways_photo_is_covered(small, solid, turns):
     assert result.changed[np.rot90(where, turns)].mean() > 0.9
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_face_in_a_turned_photo_is_found_once(astronaut, solid, turns):
+    head = astronaut[:260, 90:360]  # upright it fills the picture; turned it has weak false finds
+    (upright,) = solid.find(head)
+    (turned,) = solid.find(np.ascontiguousarray(np.rot90(head, turns)))
+    assert turned.score > 0.9
+    assert turned.box.side == pytest.approx(upright.box.side, rel=0.1)
+
+
+def test_half_a_face_at_the_border_is_found_once(astronaut, solid):
+    middle = int(solid.find(astronaut)[0].points[2, 0])
+    (half,) = solid.find(np.ascontiguousarray(astronaut[:, middle - 10 :]))
+    assert half.box.left == 0
+
+
 def test_what_is_overlooked_at_first_is_found_in_the_protected_photo(small, solid, monkeypatch):
     from moretta.pipeline import protect as room
 
