@@ -205,3 +205,11 @@ class PhotoRecord:
         if self.decision != "published":
             return 0
         return sum("covered" in face.audit for face in self.faces)
+
+    @property
+    def soft(self) -> list[float]:
+        """How many times larger than its drawing each face is that was drawn too small."""
+        if self.decision != "published":
+            return []
+        drawn = (face.crop_scale for face in self.faces if "covered" not in face.audit)
+        return [scale for scale in drawn if scale > 1]

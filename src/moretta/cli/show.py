@@ -138,6 +138,9 @@ def summary_table(summary: Summary, *, as_json: bool) -> None:
         table.add_row("other files, left alone", str(summary.not_photos))
     table.add_row("faces", str(summary.faces))
     table.add_row("of these covered by policy", str(summary.covered))
+    if summary.soft:
+        label = f"of these softer than their photos, up to {summary.softest:.1f} times"
+        table.add_row(label, str(summary.soft))
     pace = (summary.inputs - summary.left - summary.kept) / max(summary.seconds, 1e-9)
     table.add_row("seconds", f"{summary.seconds:.1f}")
     table.add_row("photos/s", f"{pace:.1f}")

@@ -95,6 +95,8 @@ class Summary:
     not_photos: int = 0  # other files in the folders: left alone
     faces: int = 0
     covered: int = 0
+    soft: int = 0  # of those drawn by this run: faces larger than the drawing
+    softest: float = 0.0  # how many times larger, at most
     kept_troubled: int = 0  # of those kept: withheld, or covered by policy
     our_fault: int = 0
     seconds: float = 0.0
@@ -426,6 +428,8 @@ def _count(summary: Summary, record: PhotoRecord, source: str) -> None:
     setattr(summary, record.decision, getattr(summary, record.decision) + 1)
     summary.faces += len(record.faces)
     summary.covered += record.covered
+    summary.soft += len(record.soft)
+    summary.softest = max(summary.softest, *record.soft, 0.0)
     if record.decision != "published" or record.covered:
         decision = record.decision if record.decision != "published" else "covered"
         summary.troubles.append((source, decision, record.reason))
