@@ -107,6 +107,7 @@ class Edited:
     pixels: Pixels  # same shape as the crop's
     statement: Statement | None = None
     figures: Mapping[str, float] = field(default_factory=dict)  # for the record
+    settings: Mapping[str, Any] = field(default_factory=dict)  # where this face had others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,7 @@ class _Task:
     audit: dict[str, Any] = field(default_factory=dict)
     method: str = ""
     scale: float = 0.0
+    drawn_scale: float = 0.0  # of the ellipse in which the method works, stretched or not
     in_photo: bool = True  # its mask holds at least one pixel of the photo
 
 
@@ -272,18 +273,17 @@ class Protector:
         identity: int | None,
         others: Sequence[Face],
     ) -> _Task:
-        chosen, barred = self.method, ""
+        chosen, barred, scale = self.method, "", self.method.mask_scale
         if chosen.template == "window":
             alpha, bounds = masks.cover(
-                face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
+                face, photo.shape, scale=scale, fills_view=chosen.fills_view
             )
             crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
-            scale, feather = chosen.mask_scale, chosen.mask_feather
+            feather = chosen.mask_feather
             wider = masks.stretch(face, scale=scale, feather=feather)
-            alpha, bounds = masks.redraw(
-                face, photo.shape, scale=scale * min(wider, MOST_STRETCH), feather=feather
-            )
+            scale *= min(wider, MOST_STRETCH)
+            alpha, bounds = masks.redraw(face, photo.shape, scale=scale, feather=feather)
             crop = crops.align(
                 photo,
                 face,
@@ -298,7 +298,7 @@ class Protector:
                 barred = "the points are too close together for a face of this box to be drawn"
             barred = barred or _no_face_to_draw(face, others, 1 / crops.scale_of(crop.matrix))
         task = _Task(
-            face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale, barred=barred
+            face, alpha, bounds, crop, method=chosen.name, drawn_scale=scale, barred=barred
         )
         if not crops.points_fit(face):
             task.notes.append("the points do not fit the box: those of an upright face were used")
@@ -389,7 +389,7 @@ class Protector:
         network.
         """
         for task in tasks:
-            task.method, task.scale, task.audit = self.method.name, self.method.mask_scale, {}
+            task.method, task.scale, task.audit = self.method.name, task.drawn_scale, {}
             task.in_photo = bool((task.alpha >= 1).any())
         open_ = list(range(len(tasks)))
         for scale in (0.0, *COVER_SCALES):
@@ -436,6 +436,8 @@ class Protector:
         }
         if scale:
             first = before.get("covered", {"cosine": before["cosine"], "fault": task.fault})
+            if task.edited is not None:  # what the method made, which nobody sees
+                first = {**first, "figures": dict(task.edited.figures)}
             task.audit["covered"] = {**first, "scale": scale}
 
     def _paint(self, result: Protected, task: _Task, scale: float) -> None:
@@ -463,7 +465,9 @@ class Protector:
             score=face.score,
             detector=face.detector,
             method=task.method,
-            settings=self.settings.model_dump() if own else {},
+            settings={**self.settings.model_dump(), **task.edited.settings}
+            if own and task.edited
+            else {},
             seed=task.crop.seed if self.tells_seeds else None,
             mask_scale=task.scale,
             crop_scale=enlarged,
