@@ -133,6 +133,12 @@ def test_wrong_options_are_refused_at_once(given, words):
         Anonymizer(**given)
 
 
+def test_a_methods_own_option_is_pointed_to_its_place(portrait):
+    with pytest.raises(UsageError, match="no option 'level'") as caught:
+        anonymize_image(portrait, method="newface", level=2)
+    assert "settings={'level': 2}" in caught.value.hint
+
+
 def test_jobs_and_boxes_are_checked(tmp_path, put, portrait, cheap):
     put(tmp_path / "in" / "a.png", portrait)
     with pytest.raises(UsageError, match="--jobs is 0"):

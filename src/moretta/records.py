@@ -124,6 +124,7 @@ class Edited:
     pixels: Pixels  # same shape as the crop's
     statement: Statement | None = None
     figures: Mapping[str, float] = field(default_factory=dict)  # for the record
+    settings: Mapping[str, Any] = field(default_factory=dict)  # where this face had others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,3 +242,11 @@ class PhotoRecord:
         if self.decision != "published":
             return 0
         return sum("covered" in face.audit for face in self.faces)
+
+    @property
+    def soft(self) -> list[float]:
+        """How many times larger than its drawing each face is that was drawn too small."""
+        if self.decision != "published":
+            return []
+        drawn = (face.crop_scale for face in self.faces if "covered" not in face.audit)
+        return [scale for scale in drawn if scale > 1]

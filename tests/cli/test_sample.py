@@ -24,18 +24,19 @@ def test_faces_and_latents_are_written_and_repeat(moretta, tmp_path):
     from safetensors.numpy import load_file
 
     few, more = tmp_path / "few", tmp_path / "more"
-    assert moretta("sample", "--count", "2", "--seed", "4", "--out", str(few))[0] == 0
-    assert moretta("sample", "--count", "3", "--seed", "4", "--out", str(more))[0] == 0
+    assert moretta("sample", "--count", "2", "--seed", "4", "--output", str(few))[0] == 0
+    assert moretta("sample", "--count", "19", "--seed", "4", "--out", str(more))[0] == 0
     assert sorted(path.name for path in few.iterdir()) == ["0.png", "1.png", "latents.safetensors"]
     for name in ("0.png", "1.png"):
-        a, b = (np.asarray(Image.open(folder / name), int) for folder in (few, more))
+        files = few / name, more / f"0{name}"
+        a, b = (np.asarray(Image.open(file), int) for file in files)
         assert a.shape == (96, 96, 3)
-        assert np.abs(a - b).max() <= 1
+        np.testing.assert_array_equal(a, b)
         assert a.std() > 10
     latents = load_file(more / "latents.safetensors")
-    assert latents["rows"].shape == (3, 9, 256)
+    assert latents["rows"].shape == (19, 9, 256)
     np.testing.assert_allclose(np.linalg.norm(latents["identities"], axis=1), 1, atol=1e-4)
-    assert latents["codes"].shape == (3, 64)
+    assert latents["codes"].shape == (19, 64)
 
 
 def test_sample_refuses_a_folder_that_holds_something(moretta, tmp_path):
@@ -44,6 +45,15 @@ def test_sample_refuses_a_folder_that_holds_something(moretta, tmp_path):
     assert code == 2
     assert "is not empty" in err
     assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def test_sample_refuses_a_file_in_the_way(moretta, tmp_path):
+    (tmp_path / "a").write_text("mine")
+    for wanted in ("a", "a/b"):
+        code, _, err = moretta("sample", "--output", str(tmp_path / wanted))
+        assert code == 2
+        assert "internal" not in err
+    assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_training_refuses_in_one_line(tmp_path):

@@ -116,3 +116,30 @@ def test_without_torch_it_is_refused_before_anything_starts(monkeypatch):
         require(method("newface"))
     assert "moretta[generative]" in caught.value.hint
     require(method("solid"))
+
+
+def test_the_record_says_how_this_face_was_drawn(small):
+    """A shared face is matched to nobody; an ellipse that had to be stretched has its own scale."""
+    from dataclasses import replace
+
+    from moretta.pipeline.options import options
+    from moretta.pipeline.protect import Identities, Picture, Protector
+    from moretta.records import Box
+
+    protector = Protector(options({"method": "newface", "seed": 2}))
+    (face,) = protector.find(small)
+    box = face.box
+    wide = Box(box.left - 0.3 * box.width, box.top, box.right + 0.3 * box.width, box.bottom)
+    pictures = [
+        Picture(pixels=small, found=[face]),
+        Picture(pixels=small, found=[face], identities=Identities(everyone=5)),
+        Picture(pixels=small, found=[replace(face, box=wide)]),
+    ]
+    own, shared, stretched = (done.faces[0] for done in protector.protect(pictures))
+    assert (own.settings["match"], shared.settings["match"]) == ("age,gender", "none")
+    scale = method("newface").mask_scale
+    assert own.mask_scale == pytest.approx(scale, rel=0.1)
+    assert stretched.crop_scale / own.crop_scale == pytest.approx(
+        stretched.mask_scale / own.mask_scale
+    )
+    assert stretched.mask_scale > scale

@@ -13,7 +13,7 @@ from moretta.faces.crop import points_of_box
 from moretta.photos.files import read_photo
 from moretta.pipeline.options import options
 from moretta.pipeline.protect import Picture, Protector
-from moretta.records import Box, Face
+from moretta.records import Box, Face, PhotoRecord
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,21 @@ def test_a_sideways_photo_is_covered(small, solid, turns):
     assert result.changed[np.rot90(where, turns)].mean() > 0.9
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_face_in_a_turned_photo_is_found_once(astronaut, solid, turns):
+    head = astronaut[:260, 90:360]  # upright it fills the picture; turned it has weak false finds
+    (upright,) = solid.find(head)
+    (turned,) = solid.find(np.ascontiguousarray(np.rot90(head, turns)))
+    assert turned.score > 0.9
+    assert turned.box.side == pytest.approx(upright.box.side, rel=0.1)
+
+
+def test_half_a_face_at_the_border_is_found_once(astronaut, solid):
+    middle = int(solid.find(astronaut)[0].points[2, 0])
+    (half,) = solid.find(np.ascontiguousarray(astronaut[:, middle - 10 :]))
+    assert half.box.left == 0
+
+
 def test_what_is_overlooked_at_first_is_found_in_the_protected_photo(small, solid, monkeypatch):
     from moretta.pipeline import protect as room
 
@@ -141,6 +156,58 @@ def test_what_is_overlooked_at_first_is_found_in_the_protected_photo(small, soli
     assert len(result.faces) == 2
     assert any("looked at again" in note for note in result.faces[1].notes)
     assert real(result.pixels, solid._eyes, quick=False) == []
+
+
+@pytest.fixture(scope="module")
+def newface() -> Protector:
+    pytest.importorskip("torch")
+    return Protector(options({"method": "newface", "seed": 1}))
+
+
+def around(box, times, score):
+    """A find of another size about the same middle, with points where they belong."""
+    x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+    half = times * box.width / 2, times * box.height / 2
+    wide = Box(x - half[0], y - half[1], x + half[0], y + half[1])
+    return Face(box=wide, points=points_of_box(wide), score=score, detector="yunet")
+
+
+def test_a_find_that_holds_a_surer_face_is_covered_not_drawn(astronaut, newface):
+    (real,) = newface.find(astronaut)
+    alarm = around(real.box, 3, score=real.score - 0.1)
+    result = protected(newface, astronaut, found=[real, alarm])
+    head, giant = result.faces
+    assert (result.decision, giant.method) == ("published", "solid")
+    assert "too large" in giant.audit["covered"]["fault"]
+    assert "1 covered" in result.reason
+    assert not any("soft" in note for note in giant.notes)
+    assert head.method == "newface"
+
+
+def test_an_unsure_find_far_larger_than_the_drawing_is_covered(astronaut, newface):
+    large = np.ascontiguousarray(np.kron(astronaut[:250, 100:350], np.ones((8, 8, 1), np.uint8)))
+    (face,) = newface.find(large)
+    assert face.box.side > 600
+    for score, method in ((0.6, "solid"), (face.score, "newface")):
+        (record,) = protected(newface, large, found=[replace(face, score=score)]).faces
+        assert record.crop_scale > 5
+        assert record.method == method
+        assert bool(_soft(record)) == (method == "newface")
+    assert record.notes == (
+        f"the face is {record.crop_scale:.1f} times larger than the drawn crop: soft",
+    )
+
+
+def _soft(face):
+    return PhotoRecord(name="a", decision="published", reason="", faces=(face,)).soft
+
+
+def test_a_poor_find_inside_a_surer_face_spoils_nothing(astronaut, newface):
+    large = np.ascontiguousarray(np.kron(astronaut[:250, 100:350], np.ones((16, 16, 1), np.uint8)))
+    (face,) = newface.find(large)
+    speck = around(face.box, 0.4, score=0.5)
+    result = protected(newface, large, found=[face, speck])
+    assert {one.audit.get("covered", {}).get("fault", "") for one in result.faces} == {""}
 
 
 def test_a_face_that_never_goes_away_is_withheld(small, solid, monkeypatch):

@@ -366,6 +366,22 @@ def test_ctrl_c_ends_with_130_and_can_be_resumed(jobs, folder, tmp_path, lines, 
     check_whole(out, lines, [f"p{i:02d}.png" for i in range(10)], summary)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_in_a_batch_leaves_no_file_without_a_line(jobs, folder, tmp_path, lines, quick):
+    pytest.importorskip("torch")
+    source, out = folder(20), tmp_path / "out"
+    process = started(source, out, "--jobs", jobs, "--method", "newface")
+    end = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < end and len(list(out.glob("p*"))) < 3:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
+    assert process.returncode == 130
+    there = {path.name for path in out.glob("p*")}
+    assert len(there) >= 3
+    assert there == {line["name"] for line in lines(out) if line["decision"] == "published"}
+
+
 def test_an_interrupted_listener(folder, tmp_path, lines, quick):
     source, out = folder(3), tmp_path / "out"
 

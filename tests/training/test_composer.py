@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.errors import UsageError
+from moretta.errors import UsageError, WeightsRejected
 from moretta.training import composer as recipe
 from moretta.training import crops
 from moretta.training.run import Average, Clock, load, reseed, save
@@ -26,11 +26,23 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[recipe.Trainer, 
     return trainer, out
 
 
+def tmp_plain_mode(folder: Path) -> int:
+    """Return the mode of any file that is written here: as the umask says."""
+    (folder / "plain").touch()
+    mode = (folder / "plain").stat().st_mode & 0o777
+    (folder / "plain").unlink()
+    return mode
+
+
 def test_a_run_leaves_weights_that_open_and_draw(straight: tuple[recipe.Trainer, Path]):
     trainer, out = straight
     assert trainer.step == 4
     assert trainer.seen == 4 * 5
     assert [path.name for path in out.glob("sheet-*.png")] == ["sheet-00000020.png"]
+    plain = tmp_plain_mode(out)
+    for name in ("smoke.safetensors", "smoke-start.safetensors", "log.jsonl", "state.pt"):
+        if (out / name).exists():
+            assert (out / name).stat().st_mode & 0o777 == plain
     backend = open_composer(out / "smoke.safetensors")
     assert backend.side == 64
     (start, end, (pictures, *_)), *_ = backend.samples(3, 1)
@@ -98,6 +110,16 @@ def test_refusals_come_before_any_work(straight: tuple[recipe.Trainer, Path], tm
         recipe.run("smok", data=None, out=tmp_path, minutes=1)
     with pytest.raises(UsageError, match=r"wide\.csv cannot be read"):
         recipe.run("smoke", data=tmp_path, out=tmp_path / "x", minutes=1)
+    with pytest.raises(UsageError, match="composer-96 needs --data"):
+        recipe.run("composer-96", data=None, out=tmp_path / "x", minutes=1)
+    (tmp_path / "file").write_text("mine")
+    for taken in ("file", "file/run"):
+        with pytest.raises(UsageError, match="is no folder"):
+            recipe.run("smoke", data=None, out=tmp_path / taken, minutes=1)
+    for start, fault in (("file", "no safetensors file"), ("missing", "No such file")):
+        with pytest.raises(WeightsRejected, match=fault):
+            recipe.run("smoke", data=None, out=tmp_path / "x", minutes=1, start=tmp_path / start)
+    assert not (tmp_path / "x").exists()
     state = load(out / "state.pt", "cpu")
     trainer = recipe.Trainer(recipe.recipe("smoke"), crops.drawn(64, 4), None, device="cpu", seed=0)
     with pytest.raises(UsageError, match="another configuration"):

@@ -341,3 +341,13 @@ def test_the_hash_is_that_of_the_bytes_handed_out():
     content = load.read_bytes(SMALLEST)
     assert hashlib.sha256(content).hexdigest() == load.entry(SMALLEST).sha256
     assert len(content) == load.entry(SMALLEST).bytes
+
+
+def test_a_backend_reads_and_hashes_its_file_once(monkeypatch):
+    pytest.importorskip("torch")
+    from moretta.weights.backends import composer
+
+    real, read = load.read_bytes, []
+    monkeypatch.setattr(load, "read_bytes", lambda name: read.append(name) or real(name))
+    composer()
+    assert sorted(read) == ["composer", "dlib", "identity"]

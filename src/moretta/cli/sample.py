@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
+    out: Annotated[Path, typer.Option("--output", "-o", "--out", help="Folder to write to.")],
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many faces.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Other faces for another seed.")] = 0,
     truncation: Annotated[
@@ -22,7 +22,7 @@ def command(
 
     The first faces of a larger --count are those of a smaller one.
 
-    Example: [bold]moretta sample --count 16 --seed 1 --out faces[/bold]
+    Example: [bold]moretta sample --count 16 --seed 1 --output faces[/bold]
     """
     import io
 
@@ -39,6 +39,8 @@ def command(
     from moretta.networks.backend import pixels_of
     from moretta.weights.backends import composer
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is no folder", hint="choose another --output")
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="choose a new folder")
     backend = composer(device=device)

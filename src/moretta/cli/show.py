@@ -146,6 +146,9 @@ def summary_table(summary: Summary, *, as_json: bool) -> None:
         table.add_row("epsilon spent", said.format(**summary.spent))
         table.add_row("", "it covers the identity vector alone: see the leak floor at epsilon 0 in")
         table.add_row("", "docs/identitydp.md; moretta budget show")
+    if summary.soft:
+        label = f"of these softer than their photos, up to {summary.softest:.1f} times"
+        table.add_row(label, str(summary.soft))
     pace = (summary.inputs - summary.left - summary.kept) / max(summary.seconds, 1e-9)
     table.add_row("seconds", f"{summary.seconds:.1f}")
     table.add_row("photos/s", f"{pace:.1f}")

@@ -20,20 +20,26 @@ app = typer.Typer(
 def root() -> None:
     """Train Moretta's networks: formats and advice are in docs/training.md.
 
-    Example: [bold]moretta-train composer --config composer-96 --data crops --out run --minutes 60[/bold]
+    Example: [bold]moretta-train composer --config composer-96 --data crops --output run --minutes 60[/bold]
     """
 
 
 @app.command()
 def composer(
-    out: Annotated[Path, typer.Option("--out", help="Folder for state, weights, sheets, log.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Folder for state, weights, sheets.")
+    ],
     config: Annotated[str, typer.Option(help="smoke, composer-64, -96, -128 or -256.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with wide.zip; drawn faces without it.")
+        Path | None, typer.Option(help="Folder with wide.zip; only smoke goes without.")
     ] = None,
     minutes: Annotated[float, typer.Option(min=0, help="How long this call trains.")] = 60,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of this call, instead of minutes.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output.")
+    ] = False,
     start: Annotated[
         Path | None,
         typer.Option(help="Weights to begin from, of any side: NAME-start.safetensors."),
@@ -47,7 +53,7 @@ def composer(
 ) -> None:
     """Train the composer: surroundings, points, a code and an identity in, a face out.
 
-    Example: [bold]moretta-train composer --config composer-96 --data crops --out run --minutes 60[/bold]
+    Example: [bold]moretta-train composer --config composer-96 --data crops --output run --minutes 60[/bold]
     """
     from moretta.errors import DeviceError, UsageError
 

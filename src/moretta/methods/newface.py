@@ -74,7 +74,11 @@ def build(settings: Newface, device: str) -> FaceEdit:
             pictures, torch.from_numpy(np.stack(noise)).to(old), level=settings.level
         )
         faces = backend.draw(backend.context(pictures), points, backend.rows(asked, code))
-        return [Edited(pixels=one) for one in pixels_of(backend.composed(pictures, faces))]
+        made = pixels_of(backend.composed(pictures, faces))
+        return [
+            Edited(pixels=one, settings={} if crop.identity is None else {"match": "none"})
+            for crop, one in zip(crops, made, strict=True)
+        ]
 
     def chosen(crop: Crop, old: np.ndarray) -> int:
         if (

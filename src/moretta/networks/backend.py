@@ -170,20 +170,23 @@ class ComposerBackend:
 
         Yields the first face's number, the one after the last, and (pictures (n, 3, side, side), rows,
         identities (n, 48), codes (n, 64)). The first faces of a larger count are those of a smaller
-        one. truncation: 0 is the mean scene and code, 1 as varied as photos; identities stay uniform.
+        one, to the bit where `batch` is the same. truncation: 0 is the mean scene and code, 1 as varied as photos; identities stay uniform.
         """
         mask = self.composer.mask
-        everybody = random_identities(count, seed)
-        drawn = self.prior.sample(count, seed, truncation=truncation)
-        for start in range(0, count, batch):
-            end = min(start + batch, count)
+        whole = -(-count // batch) * batch  # sums of fewer rows round otherwise
+        everybody = random_identities(whole, seed)
+        drawn = self.prior.sample(whole, seed, truncation=truncation)
+        for start in range(0, whole, batch):
+            end = start + batch
             identities = torch.from_numpy(everybody[start:end]).to(self.device)
             codes, points, scenes = (part[start:end].to(self.device) for part in drawn)
             contexts = self.prior.contexts(scenes, mask)
             rows = self.rows(identities, codes)
             faces = self.draw(contexts, points, rows)
             pictures = (contexts[:, :3] + faces * mask).clamp(-1, 1)
-            yield start, end, (pictures, rows, identities, codes)
+            last = min(end, count)
+            made = (pictures, rows, identities, codes)
+            yield start, last, tuple(part[: last - start] for part in made)  # type: ignore[misc]
 
     def _stages(
         self, pictures: torch.Tensor, points: torch.Tensor

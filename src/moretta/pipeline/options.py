@@ -85,7 +85,10 @@ def options(given: Mapping[str, Any]) -> Options:
     plain = normalised(given)
     for key in plain:
         if key not in known:
-            raise UsageError(f"there is no option {key!r}", hint=nearest(key, known))
+            raise UsageError(
+                f"there is no option {key!r}",
+                hint=_of_method(key, plain) or nearest(key, known),
+            )
     try:
         checked = Options(**plain)
     except ValidationError as error:
@@ -97,6 +100,18 @@ def options(given: Mapping[str, Any]) -> Options:
         ) from None
     _check_names(checked)
     return checked
+
+
+def _of_method(key: str, given: Mapping[str, Any]) -> str:
+    """Return where an option of the chosen method belongs, or nothing if it has no such option."""
+    from moretta.methods import METHODS, method
+
+    name = given.get("method", Options.model_fields["method"].default)
+    if name not in METHODS or key not in method(name).settings.model_fields:
+        return ""
+    return (
+        f"it is an option of {name}: settings={{{key!r}: {given[key]!r}}}, in TOML under [settings]"
+    )
 
 
 def normalised(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from moretta.errors import UsageError
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.detect import DETECTORS, detector
-from moretta.faces.detect.search import SAME, Eye, find_faces, joined
+from moretta.faces.detect.search import SAME, WITHIN, Eye, find_faces, joined
 from moretta.faces.recognise import JUDGE, Recogniser, threshold
 from moretta.methods import method, settings
 from moretta.records import FaceRecord
@@ -49,6 +49,9 @@ COVER_SCALES = (
 LOOKS = 3  # a photo in which faces are found after so many rounds is withheld
 HANDLED = 0.5  # share of a found box that was changed, from which it is a face already handled
 MOST_STRETCH = 1.5  # a drawn face is stretched no further to hold its box: it is covered instead
+LARGE = 5.0  # photo pixels a crop pixel from which a find must be SURE_IF_LARGE to be drawn
+SURE_IF_LARGE = 0.75  # enlarged photos: false alarms up to 0.72, faces from 0.83
+HELD = 0.7  # a face that lies in a find and is smaller than this, and surer, makes it no face
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
@@ -136,6 +139,7 @@ class _Task:
     audit: dict[str, Any] = field(default_factory=dict)
     method: str = ""
     scale: float = 0.0
+    drawn_scale: float = 0.0  # of the ellipse in which the method works, stretched or not
     in_photo: bool = True  # its mask holds at least one pixel of the photo
 
 
@@ -265,25 +269,31 @@ class Protector:
             if idle:
                 result.notes.append(f"--persons: {idle} of its rows fit no face that was found")
             return [
-                self._task(picture, i, face, derived(result.seed, str(i)), identity)
+                self._task(picture, i, face, derived(result.seed, str(i)), identity, faces)
                 for i, (face, identity) in enumerate(zip(faces, identities, strict=True))
             ]
 
     def _task(
-        self, picture: Picture, number: int, face: Face, seed: int, identity: int | None
+        self,
+        picture: Picture,
+        number: int,
+        face: Face,
+        seed: int,
+        identity: int | None,
+        others: Sequence[Face],
     ) -> _Task:
-        chosen, barred, photo = self.method, "", picture.pixels
+        chosen, barred, scale = self.method, "", self.method.mask_scale
+        photo = picture.pixels
         if chosen.template == "window":
             alpha, bounds = masks.cover(
-                face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
+                face, photo.shape, scale=scale, fills_view=chosen.fills_view
             )
             crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
-            scale, feather = chosen.mask_scale, chosen.mask_feather
+            feather = chosen.mask_feather
             wider = masks.stretch(face, scale=scale, feather=feather)
-            alpha, bounds = masks.redraw(
-                face, photo.shape, scale=scale * min(wider, MOST_STRETCH), feather=feather
-            )
+            scale *= min(wider, MOST_STRETCH)
+            alpha, bounds = masks.redraw(face, photo.shape, scale=scale, feather=feather)
             crop = crops.align(
                 photo,
                 face,
@@ -296,18 +306,16 @@ class Protector:
             )
             if wider > MOST_STRETCH:
                 barred = "the points are too close together for a face of this box to be drawn"
+            barred = barred or _no_face_to_draw(face, others, 1 / crops.scale_of(crop.matrix))
         if self.settings.counted:
             crop = replace(crop, guard=self._guard(crop))
         if chosen.keyed and picture.pseudonyms is not None:
             crop = replace(crop, secret=picture.pseudonyms.of(number, identity))
         task = _Task(
-            face, alpha, bounds, crop, method=chosen.name, scale=chosen.mask_scale, barred=barred
+            face, alpha, bounds, crop, method=chosen.name, drawn_scale=scale, barred=barred
         )
         if not crops.points_fit(face):
             task.notes.append("the points do not fit the box: those of an upright face were used")
-        enlarged = 1 / crops.scale_of(crop.matrix)
-        if chosen.template != "window" and enlarged > 1:
-            task.notes.append(f"the face is {enlarged:.1f} times larger than the drawn crop: soft")
         return task
 
     def _guard(self, crop: Crop) -> Guard:
@@ -352,6 +360,7 @@ class Protector:
             if not overlooked:
                 break
             identities, _ = picture.identities.of(overlooked, first=False)
+            known = [*(task.face for task in tasks), *overlooked]
             more = [
                 self._task(
                     picture,
@@ -359,6 +368,7 @@ class Protector:
                     face,
                     derived(result.seed, str(len(tasks) + i)),
                     identity,
+                    known,
                 )
                 for i, (face, identity) in enumerate(zip(overlooked, identities, strict=True))
             ]
@@ -406,7 +416,7 @@ class Protector:
         network.
         """
         for task in tasks:
-            task.method, task.scale, task.audit = self.method.name, self.method.mask_scale, {}
+            task.method, task.scale, task.audit = self.method.name, task.drawn_scale, {}
             task.in_photo = bool((task.alpha >= 1).any())
         open_ = list(range(len(tasks)))
         for scale in (0.0, *COVER_SCALES):
@@ -453,6 +463,8 @@ class Protector:
         }
         if scale:
             first = before.get("covered", {"cosine": before["cosine"], "fault": task.fault})
+            if task.edited is not None:  # what the method made, which nobody sees
+                first = {**first, "figures": dict(task.edited.figures)}
             task.audit["covered"] = {**first, "scale": scale}
 
     def _paint(self, result: Protected, task: _Task, scale: float) -> None:
@@ -469,6 +481,10 @@ class Protector:
     def _record(self, task: _Task) -> FaceRecord:
         face = task.face
         own = task.method == self.method.name and task.edited is not None
+        enlarged = 1 / crops.scale_of(task.crop.matrix)
+        notes = list(task.notes)
+        if own and self.method.template != "window" and enlarged > 1:
+            notes.append(f"the face is {enlarged:.1f} times larger than the drawn crop: soft")
         return FaceRecord(
             box=(face.box.left, face.box.top, face.box.right, face.box.bottom),
             points=tuple((float(x), float(y)) for x, y in face.points),
@@ -476,12 +492,14 @@ class Protector:
             score=face.score,
             detector=face.detector,
             method=task.method,
-            settings=self.settings.model_dump() if own else {},
+            settings={**self.settings.model_dump(), **task.edited.settings}
+            if own and task.edited
+            else {},
             seed=task.crop.seed if self.tells_seeds else None,
             mask_scale=task.scale,
-            crop_scale=1 / crops.scale_of(task.crop.matrix),
+            crop_scale=enlarged,
             audit=task.audit,
-            notes=tuple(task.notes),
+            notes=tuple(notes),
             statement=task.edited.statement if own and task.edited else None,
             figures=dict(task.edited.figures) if own and task.edited else {},
         )
@@ -495,6 +513,29 @@ def derived(seed: int, name: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _no_face_to_draw(face: Face, others: Sequence[Face], enlarged: float) -> str:
+    """Return why a face drawn here would hide what it should not, or nothing.
+
+    enlarged: photo pixels a crop pixel. A false alarm far larger than a head would put one drawn
+    face over the real ones; painted, it hides them too, but nobody takes it for a good result.
+    """
+    held = [
+        other
+        for other in others
+        if other.score > face.score
+        and other.box.side < HELD * face.box.side
+        and other.box.inside(face.box) > 0.5
+    ]
+    if held:
+        return "it holds a smaller face that was found more surely: too large to be one"
+    hidden = any(o.score > face.score and face.box.inside(o.box) > WITHIN for o in others)
+    if (
+        enlarged > LARGE and face.score < SURE_IF_LARGE and not hidden
+    ):  # the surer face is drawn over it
+        return f"found too unsurely (score {face.score:.2f}) for a face {enlarged:.0f} times the drawn one"
+    return ""
 
 
 def _bare(task: _Task, scale: float) -> bool:

@@ -100,6 +100,8 @@ class Summary:
     not_photos: int = 0  # other files in the folders: left alone
     faces: int = 0
     covered: int = 0
+    soft: int = 0  # of those drawn by this run: faces larger than the drawing
+    softest: float = 0.0  # how many times larger, at most
     kept_troubled: int = 0  # of those kept: withheld, or covered by policy
     our_fault: int = 0
     seconds: float = 0.0
@@ -218,6 +220,17 @@ def run(
                 )
         if listener:
             listener(summary, None)
+
+        def settle(done: Done) -> None:
+            if internal:  # first: a line too many is harmless, one too few loses a link
+                _note(internal, sources[done.record.name], done)
+            manifest.append(done.record)
+            summary.our_fault += done.ours
+            _count(summary, done.record, sources[done.record.name])
+            summary.seconds = time.perf_counter() - started
+            if listener:
+                listener(summary, done.record)
+
         grouping = plan.kind == "group" and work
         count = _count_of_jobs(jobs, len(photos) if grouping else len(work))
         try:
@@ -231,21 +244,20 @@ def run(
                         if listener:
                             listener(summary, None)
                     work = _with_groups(work, every, looked, secret)
-                for done in team.each(_batches(work, options), handle, _lost):
-                    if done.full:
-                        summary.disk_full = True
-                        summary.troubles.append(
-                            (sources[done.record.name], "failed", done.record.reason)
-                        )
-                        break
-                    if internal:  # first: a line too many is harmless, one too few loses a link
-                        _note(internal, sources[done.record.name], done)
-                    manifest.append(done.record)
-                    summary.our_fault += done.ours
-                    _count(summary, done.record, sources[done.record.name])
-                    summary.seconds = time.perf_counter() - started
-                    if listener:
-                        listener(summary, done.record)
+                try:
+                    for done in team.each(_batches(work, options), handle, _lost):
+                        if done.full:
+                            summary.disk_full = True
+                            summary.troubles.append(
+                                (sources[done.record.name], "failed", done.record.reason)
+                            )
+                            break
+                        settle(done)
+                except KeyboardInterrupt:
+                    summary.interrupted = True
+                    for done in team.left():  # their files are there already
+                        if done.record.name not in manifest.done and not done.full:
+                            settle(done)
         except DiskFull as error:
             summary.disk_full = True
             summary.troubles.append((str(folder), "failed", error.fault))
@@ -261,9 +273,8 @@ def run(
     return summary
 
 
-def look(batch: Sequence[Work], protector: Protector) -> list[Looked]:
+def look(batch: Sequence[Work], protector: Protector) -> Iterator[Looked]:
     """Find and embed the faces of photos; what cannot be read is left out, and fails when handled."""
-    looked = []
     for work in batch:
         try:
             photo = _read(work, protector.options)
@@ -272,10 +283,9 @@ def look(batch: Sequence[Work], protector: Protector) -> list[Looked]:
             else:
                 faces = tuple(protector.find(photo.pixels, looks=photo.looks()))
             vectors = protector.embed(photo.pixels, faces)
-            looked.append(Looked(work.path, faces, vectors, _check_of(photo)))
         except Exception:  # noqa: BLE001, S112 - the same fault is reported when it is handled
             continue
-    return looked
+        yield Looked(work.path, faces, vectors, _check_of(photo))
 
 
 def _to_look_at(photos: Sequence[Input], drawn: Mapping[str, Drawn], folder: Path) -> list[Work]:
@@ -330,9 +340,12 @@ def _picture(work: Work, photo: Photo, begun: sealing.Begun | None) -> Picture:
     )
 
 
-def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
-    """Read, protect and write a batch of photos; one photo's fault stays its own."""
-    done: list[Done] = []
+def handle(batch: Sequence[Work], protector: Protector) -> Iterator[Done]:
+    """Read, protect and write a batch of photos; one photo's fault stays its own.
+
+    Each answer comes right after its file, so that an interruption loses no line. What is
+    interrupted between the two takes its file along.
+    """
     ready: list[tuple[Work, Photo, dict[str, float], str, sealing.Begun | None]] = []
     for work in batch:
         start = time.perf_counter()
@@ -342,23 +355,30 @@ def handle(batch: Sequence[Work], protector: Protector) -> list[Done]:
             digest = before or (_sha256(work.path) if work.hashed else "")
             begun = sealing.begin(protector.options, protector.keyring)
             ready.append((work, photo, {"read": time.perf_counter() - start}, digest, begun))
+            continue
         except Exception as error:  # noqa: BLE001 - every fault becomes a failed photo, never a leak
-            done.append(_fault(work, error))
+            fault = _fault(work, error)
+        yield fault
     try:
         results = protector.protect(
             [_picture(work, photo, one) for work, photo, _, _, one in ready]
         )
     except Exception as error:  # noqa: BLE001 - as above
         if len(ready) == 1:
-            return [*done, _fault(ready[0][0], error)]
-        return done + [one for work, *_ in ready for one in handle([work], protector)]
+            yield _fault(ready[0][0], error)
+        else:
+            for work, *_ in ready:
+                yield from handle([work], protector)
+        return
     for (work, photo, seconds, digest, begun), result in zip(ready, results, strict=True):
         try:
-            record = _publish(work, photo, result, seconds, protector, digest, begun)
-            done.append(Done(record, digest))
+            done = Done(_publish(work, photo, result, seconds, protector, digest, begun), digest)
         except Exception as error:  # noqa: BLE001 - as above
-            done.append(_fault(work, error))
-    return done
+            done = _fault(work, error)
+        except KeyboardInterrupt:
+            _take_back(work)
+            raise
+        yield done
 
 
 def _read(work: Work, options: Options) -> Photo:
@@ -490,6 +510,8 @@ def _count(summary: Summary, record: PhotoRecord, source: str) -> None:
     setattr(summary, record.decision, getattr(summary, record.decision) + 1)
     summary.faces += len(record.faces)
     summary.covered += record.covered
+    summary.soft += len(record.soft)
+    summary.softest = max(summary.softest, *record.soft, 0.0)
     if record.decision != "published" or record.covered:
         decision = record.decision if record.decision != "published" else "covered"
         summary.troubles.append((source, decision, record.reason))
@@ -641,6 +663,7 @@ class _Team:
         self._jobs = jobs
         self._protector: Protector | None = None
         self._pool: ProcessPoolExecutor | None = None
+        self._under_way: dict[Future[list[Any]], Sequence[Work]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -651,7 +674,7 @@ class _Team:
     def each(
         self,
         batches: Sequence[Sequence[Work]],
-        act: Callable[[Sequence[Work], Protector], list[T]],
+        act: Callable[[Sequence[Work], Protector], Iterator[T]],
         lost: Callable[[Work], T | None],
     ) -> Iterator[T]:
         """Yield each photo's answer as it is there.
@@ -673,7 +696,7 @@ class _Team:
     def _in_processes(
         self,
         batches: Sequence[Sequence[Work]],
-        act: Callable[[Sequence[Work], Protector], list[T]],
+        act: Callable[[Sequence[Work], Protector], Iterator[T]],
         lost: Callable[[Work], T | None],
     ) -> Iterator[T]:
         waiting = list(batches)[::-1]
@@ -684,6 +707,7 @@ class _Team:
             suspects = bool(alone)
             source = alone if suspects else waiting
             under_way: dict[Future[list[T]], Sequence[Work]] = {}
+            self._under_way = under_way
             if self._pool is None:
                 self._pool = _pool(self._options, 1 if suspects else self._jobs, self._keyring)
             whole = False
@@ -713,6 +737,12 @@ class _Team:
             finally:
                 if suspects or not whole:
                     self._dismiss()
+
+    def left(self) -> Iterator[Any]:
+        """Yield the answers of batches that workers ended after an interruption; some were given."""
+        for future in self._under_way:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                yield from future.result()
 
     def _dismiss(self) -> None:
         if self._pool is not None:
@@ -763,8 +793,8 @@ def _end_with_parent() -> None:
 
 
 def _act_in_worker(
-    act: Callable[[Sequence[Work], Protector], list[T]], batch: Sequence[Work]
+    act: Callable[[Sequence[Work], Protector], Iterator[T]], batch: Sequence[Work]
 ) -> list[T]:
     if not isinstance(_protector, Protector):
         raise _protector or RuntimeError("this worker was never started")
-    return act(batch, _protector)
+    return list(act(batch, _protector))

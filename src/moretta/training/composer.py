@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ from moretta.networks.identity import Identity, cut
 from moretta.networks.pool import BANDS, random_identities
 from moretta.networks.prior import fit
 from moretta.networks.traits import TraitsHead
+from moretta.photos.files import write_whole
+from moretta.photos.manifest import make_folder
 from moretta.training import crops as sets
 from moretta.training.run import Average, Clock, fast_dtype, load, note, reseed, save
 from moretta.weights import load as weights
@@ -212,6 +215,11 @@ class Trainer:
                 else:
                     fresh.append(f"{name}.{key}")
             network.load_state_dict(state)
+        if len(fresh) == sum(len(network.state_dict()) for network in self.networks.values()):
+            raise UsageError(
+                f"{path} holds nothing that this configuration can begin from",
+                hint="give a NAME-start.safetensors that moretta-train composer wrote",
+            )
         self.average = Average(self.networks, self.averaged)
         self.step = max(self.step, self.recipe.ramp)  # its consistency terms are in force
         return fresh
@@ -230,7 +238,7 @@ class Trainer:
         if state["recipe"] != json.dumps(asdict(self.recipe)):
             raise UsageError(
                 "the state to resume was made with another configuration",
-                hint="give its --config, or another --out",
+                hint="give its --config, or another --output",
             )
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
@@ -248,7 +256,7 @@ class Trainer:
 
     def export(self, folder: Path, name: str) -> None:
         """Write the averaged networks with their prior, and the float16 state a run can start from."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save as packed
 
         half = {
             f"{part}.{key}": value.half().cpu().contiguous()
@@ -262,8 +270,8 @@ class Trainer:
         }
         shipped = {**half, **self._prior()}
         about = {"shape": json.dumps(asdict(self.recipe.shape)), "seen": str(self.seen)}
-        save_file(shipped, folder / f"{name}.safetensors", about)
-        save_file({**half, **rest}, folder / f"{name}-start.safetensors", about)
+        write_whole(folder / f"{name}.safetensors", packed(shipped, about))
+        write_whole(folder / f"{name}-start.safetensors", packed({**half, **rest}, about))
 
     @torch.no_grad()
     def _prior(self) -> dict[str, torch.Tensor]:
@@ -656,31 +664,48 @@ def run(
 
     data: a folder with wide.zip and, if there, faces-144.zip; None: drawn faces. start: weights to begin
     from when there is no state to resume. cool: lower the learning rate to a tenth in this call.
-    Raises UsageError before any work when something does not fit.
+    Without data only "smoke" trains. Raises UsageError and WeightsRejected before any work, and
+    before `out` is made, when something does not fit.
     """
     chosen = recipe(config)
     state_file = out / "state.pt"
     if state_file.exists() and not resume:
-        raise UsageError(f"{out} holds a run already", hint="add --resume, or choose another --out")
+        raise UsageError(
+            f"{out} holds a run already", hint="add --resume, or choose another --output"
+        )
     if resume and not state_file.exists() and start is None:
         raise UsageError(f"{out} holds no run to resume", hint="leave --resume out")
+    if data is None and config != "smoke":
+        raise UsageError(
+            f"{config} needs --data: only smoke trains on painted faces",
+            hint="a folder with wide.zip and wide.csv; docs/training.md says how they are made",
+        )
+    if not _may_be_folder(out):
+        raise UsageError(f"{out} is no folder", hint="choose another --output")
     side = chosen.shape.side
     wide = sets.drawn(side, 64) if data is None else sets.wide(data, side)
     tight = None
     if data is None or (data / "faces-144.zip").exists():
         tight = sets.drawn(side, 16, seed=1) if data is None else sets.tight(data, side)
-    out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(chosen, wide, tight, device=device, seed=seed)
+    begun = start is not None and not state_file.exists()
     if state_file.exists():
         trainer.resume(load(state_file, device))
-    elif start is not None:
-        fresh = trainer.restart(start)
+    fresh = trainer.restart(start) if start is not None and begun else []
+    make_folder(out)
+    if start is not None and begun:
         note(out / "log.jsonl", {"started from": start.name, "fresh": fresh})
     _loop(trainer, out, Clock(minutes=minutes, steps=steps), cool=cool)
     save(state_file, trainer.state())
     trainer.sheet().save(out / f"sheet-{trainer.seen:08d}.png")
     trainer.export(out, config)
     return trainer
+
+
+def _may_be_folder(path: Path) -> bool:
+    """Whether the nearest part of a path that exists is a folder."""
+    there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
+    return there.is_dir()
 
 
 def _loop(trainer: Trainer, out: Path, clock: Clock, *, cool: bool) -> None:

@@ -102,7 +102,7 @@ def load(path: Path, device: str) -> dict[str, Any]:
     except Exception as error:  # torch's faults share no base
         raise UsageError(
             f"{path} cannot be resumed: {type(error).__name__}",
-            hint="remove it to begin anew, or give another --out",
+            hint="remove it to begin anew, or give another --output",
         ) from error
     return state
 

@@ -41,9 +41,9 @@ def composer(
             hint="install a torch build for your driver, or use device cpu",
         )
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    tensors = load.tensors(name_or_path)
+    tensors, words = load.described_tensors(name_or_path)
     try:
-        shape = Shape(**_plain(json.loads(load.metadata(name_or_path)["shape"])))
+        shape = Shape(**_plain(json.loads(words["shape"])))
         drawing, encoder = Composer(shape), AttributeEncoder(shape.attributes)
         for network, part in ((drawing, "composer"), (encoder, "attributes")):
             network.load_state_dict(

@@ -151,20 +151,31 @@ def open_onnx(
 
 def tensors(name_or_path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
     """Return the arrays of a safetensors file of the catalogue (str), or a user's own (Path)."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    content, label = _content(name_or_path)
-    _check_header(content, label)
-    try:
-        return dict(load(content))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # bounds, overlaps, types
-        raise _damaged(label, str(error)) from error
+    return described_tensors(name_or_path)[0]
 
 
 def metadata(name_or_path: str | Path) -> dict[str, str]:
     """Return what a safetensors file says about itself: the words in its header."""
     content, label = _content(name_or_path)
+    return _words(content, label)
+
+
+def described_tensors(
+    name_or_path: str | Path,
+) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
+    """Return `tensors` and `metadata` of a file that is read and checked once."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    content, label = _content(name_or_path)
+    words = _words(content, label)
+    try:
+        return dict(load(content)), words
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # bounds, overlaps, types
+        raise _damaged(label, str(error)) from error
+
+
+def _words(content: bytes, label: str) -> dict[str, str]:
     _check_header(content, label)
     length = int.from_bytes(content[:8], "little")
     said = json.loads(content[8 : 8 + length]).get("__metadata__", {})
@@ -243,7 +254,9 @@ def _unreadable(path: Path, error: OSError) -> WeightsRejected:
 
 
 def _damaged(label: str, what: str) -> WeightsRejected:
-    return WeightsRejected(f"{label}: {what}", hint="the file is damaged: get or convert it again")
+    return WeightsRejected(
+        f"{label}: {what}", hint="the file is another, or damaged: get or convert it again"
+    )
 
 
 # ---- safetensors -----------------------------------------------------------------------------
@@ -253,13 +266,13 @@ def _check_header(content: bytes, label: str) -> None:
     """Refuse headers that are made to be costly; the library checks each tensor's bounds."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
-        raise _damaged(label, f"it ends within its header ({len(content):,} bytes)")
+        raise _damaged(label, f"no safetensors file, or cut short ({len(content):,} bytes)")
     if length > _MOST_HEADER:
-        raise _damaged(label, f"a header of {length:,} bytes")
+        raise _damaged(label, f"no safetensors file, or a header of {length:,} bytes")
     try:
         header = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError) as error:
-        raise _damaged(label, "its header is not JSON") from error
+        raise _damaged(label, "no safetensors file: its header is not JSON") from error
     if not isinstance(header, dict) or len(header) > _MOST_TENSORS:
         raise _damaged(label, "its header does not list tensors")
 

@@ -29,6 +29,7 @@ QUICK = 192  # px of the longer side at which turned photos are looked at by def
 MARGIN = 32  # px of mirrored border around that
 SURE = 0.7  # score that a find in a turned photo needs
 SAME = 0.4  # intersection over union above which two finds are one face
+WITHIN = 0.8  # share of one find in another of like size, from which two looks saw one face
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def find_faces(
     photo: (height, width, 3) RGB, upright. min_face: smaller faces are not looked for, in pixels.
     thorough: also look at the photo turned by 90, 180 and 270 degrees, and at twice its size for
     faces below 16 px. Without it the turns are looked at in full, and the `fallback` detectors (built
-    then) asked, only when nothing is found. quick: see `quick_looks`.
+    then) asked, only when nothing is found. quick: see `with_quick_looks`.
     """
     found = [
         (eye, look_at(photo, eye, turns, min_face, double=thorough))
@@ -109,7 +110,7 @@ def find_faces(
     ]
     faces = one_list(found, photo.shape, min_face)
     if quick:
-        faces += quick_looks(photo, eyes[0], faces, min_face)
+        faces = with_quick_looks(photo, eyes[0], faces, min_face)
     if not faces and quick:
         tries = [(eye, 0) for eye in fallback()] if fallback else []
         tries += [] if thorough else [(eye, turns) for turns in (1, 3, 2) for eye in eyes]
@@ -120,13 +121,16 @@ def find_faces(
     return faces
 
 
-def quick_looks(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float) -> list[Face]:
-    """Return the faces that a quick look finds, turned or with mirrored borders, and none before.
+def with_quick_looks(
+    photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float
+) -> list[Face]:
+    """Return `upright`, joined with what a quick look finds, turned or with mirrored borders.
 
-    A photo that lies on its side often has a weak false find upright, which must not hide it. Half
-    a face at the border becomes a whole one when the border is a mirror.
+    A photo that lies on its side often has weak false finds upright, which must not hide its faces.
+    Half a face at the border becomes a whole one when the border is a mirror.
     A find counts if its score is SURE or more, and above that of every find that it lies with:
-    upright faces are found again, less surely, in a turned photo.
+    upright faces are found again, less surely, in a turned photo. It takes the place of the finds
+    that are the same face.
     """
     small, back = _scaled(photo, min(1.0, QUICK / max(photo.shape[:2])))
     sure = max(eye.least_score, SURE)
@@ -138,17 +142,24 @@ def quick_looks(photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: floa
     wide: Any = cv2.copyMakeBorder(small, MARGIN, MARGIN, MARGIN, MARGIN, mirror)
     mirrored = eye.look(wide, sure).moved((1, 1), (-MARGIN, -MARGIN))
     looks.append(mirrored.kept(_at_border(mirrored.boxes, small.shape)))
-    kept: list[Face] = []
+    kept = list(upright)
     for finds in looks:
         for face in one_list([(eye, finds.moved(back, (0, 0)))], photo.shape, min_face):
-            rivals = [
-                other
-                for other in (*upright, *kept)
-                if max(face.box.inside(other.box), other.box.inside(face.box)) > 0.3
-            ]
+            rivals = [other for other in kept if _shared(face, other) > 0.3]
             if all(rival.score < face.score for rival in rivals):
-                kept.append(face)
+                kept = [other for other in kept if not _same(face, other)] + [face]
     return kept
+
+
+def _shared(one: Face, other: Face) -> float:
+    """Share of the smaller box, or of the one that lies more in the other."""
+    return max(one.box.inside(other.box), other.box.inside(one.box))
+
+
+def _same(one: Face, other: Face) -> bool:
+    """Whether two finds of unlike looks are one face: a find the wrong way up has a poor box."""
+    alike = 0.4 < one.box.side / max(other.box.side, 1e-9) < 2.5
+    return one.box.overlap(other.box) > SAME or (alike and _shared(one, other) >= WITHIN)
 
 
 def _at_border(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
