@@ -38,7 +38,7 @@ class Knowing:
     def __init__(self, name, cache):
         self.name = name
 
-    def find(self, photo, key):
+    def find(self, photo, key, *, turned=True):
         if np.ptp(photo[20:44, 20:44]) < 10:
             return []
         return [Face(box=BOX, points=points_of_box(BOX), score=0.9, detector=self.name)]

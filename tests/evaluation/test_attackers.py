@@ -9,7 +9,7 @@ from moretta.evaluation import gates, ladder
 from moretta.evaluation.attackers import ATTACKERS, NOT_HERE, decides, perceptron
 from moretta.evaluation.attackers import mapping as maps
 from moretta.evaluation.attackers.head import learnt
-from moretta.evaluation.attackers.operator import wiener
+from moretta.evaluation.attackers.operator import richardson_lucy, wiener
 from moretta.evaluation.attackers.permutation import blocks, found, undone, whole
 from moretta.evaluation.attackers.restorer import Restorer
 from moretta.evaluation.embed import unit
@@ -174,14 +174,19 @@ def test_a_shuffle_is_found_and_no_shuffle_is_the_identity(where):
     np.testing.assert_array_equal(found(crops, crops, 4)[0], np.arange(16))
 
 
-def test_wiener_undoes_a_gaussian():
+@pytest.mark.parametrize(
+    "undo",
+    [lambda soft: wiener(soft, 2.0 / 64, 1e-3), lambda soft: richardson_lucy(soft, 2.0 / 64)],
+    ids=["wiener", "richardson-lucy"],
+)
+def test_a_gaussian_is_undone(undo):
     import cv2
 
     y, x = np.mgrid[0:64, 0:64]
     sharp = (128 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8)
     sharp = np.repeat(sharp[None, ..., None], 3, axis=3)
-    soft = cv2.GaussianBlur(sharp[0], (0, 0), 2.0, borderType=cv2.BORDER_REFLECT_101)[None]
-    restored = wiener(soft, 2.0 / 64, 1e-3)
+    soft = cv2.GaussianBlur(sharp[0], (0, 0), 2.0, borderType=cv2.BORDER_REFLECT)[None]
+    restored = undo(soft)
     inner = np.s_[:, 8:-8, 8:-8]
     before = np.abs(soft[inner].astype(float) - sharp[inner]).mean()
     after = np.abs(restored[inner].astype(float) - sharp[inner]).mean()

@@ -173,8 +173,9 @@ def utility(
     for sample, clear, anon in faces.photos(chosen):
         key = faces.content_key(anon)
         for name, finder in looks.items():
-            before = finder.find(clear, sample.key)
-            after = finder.find(anon, key)
+            turned = not faces.upright(sample.clear)
+            before = finder.find(clear, sample.key, turned=turned or name == "yunet")
+            after = finder.find(anon, key, turned=turned)
             own = faces.same_face(before, sample.clear)
             again = max((face.box.overlap(own.box) for face in after) if own else (), default=0.0)
             add(f"found {name}", float(again >= FOUND))
