@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moretta import __version__
 from moretta.errors import UsageError, WeightsRejected
-from moretta.evaluation import faces, ladder, require_extra, verification
+from moretta.evaluation import attributes, faces, ladder, require_extra, verification
 from moretta.evaluation.attackers import ATTACKERS, NOT_HERE
 from moretta.evaluation.attackers.attack import Case
 from moretta.evaluation.attackers.head import learnt
@@ -125,6 +125,9 @@ def _evaluated(
         cache.save()
     say("utility")
     useful, not_measured = utility(found, where, cache, spaces, seed=options.seed)
+    readings = attributes.read_clear(found, where, cache)
+    learnable, no_learning = attributes.learning(readings, where, spaces, seed=options.seed)
+    useful, not_measured = useful + learnable, not_measured + no_learning
     cache.save()
     gates += _in_run(rows, baselines, where, ledger)
     without = ledger.no_output / max(ledger.photos, 1)
@@ -139,6 +142,11 @@ def _evaluated(
         coverage=ledger.coverage,
     )
     best = concluded.best
+    groups: list[schema.Subgroup] = []
+    if best is not None:
+        own = next(row for row in baselines if row.recogniser == best.recogniser)
+        groups, ungrouped = attributes.subgroups(readings, where, best, own, seed=options.seed)
+        not_measured += ungrouped
     return schema.Report(
         schema=schema.SCHEMA,
         run=schema.Run(
@@ -168,6 +176,7 @@ def _evaluated(
         linkability=linked,
         forensic=forensic,
         utility=useful,
+        subgroups=groups,
         not_measured=not_measured,
         gates=[
             schema.GatePart(

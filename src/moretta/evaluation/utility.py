@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.evaluation import faces, ladder, verification
+from moretta.evaluation import attributes, faces, ladder, verification
 from moretta.evaluation.intervals import over_people
 from moretta.evaluation.report.schema import UtilityPart
 from moretta.evaluation.splits import derived_seed
@@ -33,13 +33,8 @@ BEST_PSNR = 100.0  # dB, given to equal pixels
 SUBSETS, SUBSET = 100, 1000  # of KID
 
 NOT_MEASURED = (
-    "age and gender: no network in the catalogue",
-    "expression: no network in the catalogue",
-    "pose and gaze: no network in the catalogue",
+    "gaze: no network in the catalogue",
     "LPIPS, FID: their networks are not to be had here",
-    "training on anonymised photos (TAOTR): no attribute labels were given",
-    "subgroups: no labels were given",
-    "diversity: needs two anonymisations of each photo",
 )
 
 
@@ -264,8 +259,9 @@ def utility(
                 definition=f"against the clear photo; equal pixels count as {BEST_PSNR:g} dB",
             )
         )
-    parts += _by_network(where, spaces, seed)
-    return parts, list(NOT_MEASURED)
+    kept, absent = attributes.agreement(chosen, people, cache, seed=seed)
+    parts += [*kept, *_by_network(where, spaces, seed)]
+    return parts, [*NOT_MEASURED, *absent]
 
 
 def _by_network(
