@@ -18,7 +18,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,18 @@ from moretta.evaluation.protocol import Options, evaluate
 from moretta.evaluation.report.compare import comparison
 from moretta.evaluation.report.schema import AttackPart, Report, read
 
+HEAD = [
+    "",
+    "verdict",
+    "deciding attack",
+    "its top-1",
+    "largest upper bound",
+    "TAR at FMR 1e-3",
+    "A8",
+    "missed faces",
+    "covered by the audit",
+    "minutes",
+]
 STRENGTHS = (0.0, 0.5, 1.0)
 USEFUL = (
     "faces found by yunet",
@@ -182,16 +193,15 @@ def judged(
 def table(reports: list[tuple[str, Report]], covered: Mapping[str, str]) -> str:
     """Everything as Markdown."""
     first = reports[0][1]
-    lines = [
-        f"{date.today().isoformat()}; {first.data.people} people, {first.data.photos} photos, "
+    title = (
+        f"{first.run.utc[:10]}; {first.data.people} people, {first.data.photos} photos, "
         f"{first.headline.people} people in part E; profile {first.run.profile}, scenario "
         f"{first.run.scenario}; {platform.machine()}. All rates in per cent, 95 % intervals over "
-        "people in brackets.",
-        "",
-    ]
+        "people in brackets."
+    )
+    lines = [title, ""]
     lines += _rows(
-        ["", "verdict", "deciding attack", "its top-1", "largest upper bound", "TAR at FMR 1e-3"]
-        + ["A8", "missed faces", "covered by the audit", "minutes"],
+        HEAD,
         [
             [
                 name,

@@ -16,7 +16,13 @@ from moretta.records import Box, Face
 SIDE = 64
 BOX = Box(16, 12, 48, 54)
 PEOPLE = 28
-SLOW = ("A3-op", "A3-perm", "A4-mlp")  # their own tests are in test_attackers.py and test_gates.py
+SLOW = (
+    "A3-op",
+    "A3-perm",
+    "A3-net",
+    "A2-whole",
+    "A4-mlp",
+)  # their own tests are in test_attackers.py and test_gates.py
 
 
 @dataclass

@@ -72,9 +72,9 @@ def read_clear(found: Sequence[faces.Sample], where: Layout, cache: Cache) -> Re
     for row, (sample, clear) in zip(rows, _clear_photos(found, rows), strict=True):
         readings.tone[row] = readers.skin_tone(clear, sample.clear)
         readings.yaw[row] = readers.head_angles(sample.clear.points)[0]
-        for name in cut:
+        for name, crops in cut.items():
             if name in here:
-                cut[name].append(here[name].cut(clear, sample.clear))
+                crops.append(here[name].cut(clear, sample.clear))
     if cut["gender"]:
         readings.female[rows] = here["gender"].probabilities(np.stack(cut["gender"]), cache)[:, 0]
     if cut["age"]:

@@ -121,10 +121,12 @@ def utility(
     spaces: Mapping[str, tuple[Floats, Floats]],
     *,
     seed: int,
+    stages: Mapping[str, tuple[Floats, Floats]] | None = None,
 ) -> tuple[list[UtilityPart], list[str]]:
     """Return every figure that can be measured here, and what cannot be.
 
-    spaces: recogniser -> unit vectors of clear and released faces, (n, length) each.
+    spaces: recogniser -> unit vectors of clear and released faces, (n, length) each. stages: further
+    features for KID, of the faces of E alone, on their own scale.
     """
     rows = np.concatenate([where.rows("E"), where.rows("V")])[:SAMPLE]
     chosen = [found[int(i)] for i in rows]
@@ -260,7 +262,7 @@ def utility(
             )
         )
     kept, absent = attributes.agreement(chosen, people, cache, seed=seed)
-    parts += [*kept, *_by_network(where, spaces, seed)]
+    parts += [*kept, *_by_network(where, spaces, seed), *_by_stage(stages or {}, seed)]
     return parts, [*NOT_MEASURED, *absent]
 
 
@@ -317,6 +319,32 @@ def _by_network(
                     "thousand clear pairs of part V exceeds",
                 )
             )
+    return parts
+
+
+def _by_stage(stages: Mapping[str, tuple[Floats, Floats]], seed: int) -> list[UtilityPart]:
+    """Return KID in spaces that are no recogniser's; each number at unit deviation on clear faces."""
+    parts = []
+    for name, (clear, anon) in stages.items():
+        scale = np.maximum(clear.std(0), 1e-9)
+        first, second = ((each - clear.mean(0)) / scale for each in (clear, anon))
+        distance, spread = kid(first, second, seed=derived_seed(seed, "kid", name))
+        halves, _ = kid(first[::2], first[1::2], seed=derived_seed(seed, "kid", name))
+        parts.append(
+            UtilityPart(
+                name=f"KID, {name}",
+                group="realism",
+                value=_rounded(distance),
+                lo=_rounded(distance - 2 * spread) if spread else None,
+                hi=_rounded(distance + 2 * spread) if spread else None,
+                ceiling=_rounded(halves),
+                unit="",
+                n=len(clear),
+                net="dlib",
+                definition="kernel distance of released and clear faces in the means over positions of "
+                "three stages of dlib's network, each at mean 0 and deviation 1 on the clear ones",
+            )
+        )
     return parts
 
 
