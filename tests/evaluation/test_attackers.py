@@ -308,18 +308,17 @@ def test_releases_taken_together_average_the_noise_out(where):
 
 
 def test_a_network_restores_what_was_inverted_and_repeats_itself(monkeypatch):
-    """Colours inverted in one half: it learns that, from few pictures, and the same way twice."""
+    """A negative is turned back, learnt from few small pictures, and the same way twice."""
+    from moretta.evaluation.attackers.restorer import small
+
     monkeypatch.setattr(unet, "WIDTH", 8)
     monkeypatch.setattr(unet, "LEAST_STEPS", 60)
     monkeypatch.setattr(unet, "EPOCHS", 1)
-    monkeypatch.setattr(unet, "RATE", 8e-3)
-    small = gates.layout({"T": 20, "V": 2, "E": 2})
-    clear = gates.pictures(small).reshape(len(small.people), -1) / 255.0
+    clear = small(gates.pictures(gates.layout({"T": 20, "V": 2, "E": 2})), 16)
     anon = 1 - clear
-    rows = np.arange(80)
     runs = []
     for _ in range(2):
-        *_, (share, restored) = unet.learnt(anon[rows], clear[rows], gates.SIDE, 7)
+        *_, (share, restored) = unet.learnt(anon[:80], clear[:80], 16, 7)
         runs.append(restored(anon[80:]))
     assert share == 1
     np.testing.assert_array_equal(*runs)

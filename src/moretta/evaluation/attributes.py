@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,8 +65,8 @@ def built() -> tuple[dict[str, readers.Reader], dict[str, str]]:
 def read_clear(found: Sequence[faces.Sample], where: Layout, cache: Cache) -> Readings:
     """Read the clear faces of part E and of up to LEARNT_ON of part T."""
     here, absent = built()
-    blank = [np.full(len(found), np.nan) for _ in range(4)]
-    readings = Readings(*blank, absent=absent)
+    female, age, tone, yaw = (np.full(len(found), np.nan) for _ in range(4))
+    readings = Readings(female, age, tone, yaw, absent)
     rows = np.concatenate([where.rows("T")[:LEARNT_ON], where.rows("E")])
     cut: dict[str, list[Pixels]] = {"age": [], "gender": []}
     for row, (sample, clear) in zip(rows, _clear_photos(found, rows), strict=True):
@@ -114,7 +114,7 @@ def agreement(
 
     def figure(
         name: str,
-        values: Floats,
+        values: npt.NDArray[Any],
         net: str,
         definition: str,
         *,
@@ -131,11 +131,9 @@ def agreement(
     for name, reader in here.items():
         before, after = (np.stack([pair[i] for pair in cut[name]]) for i in (0, 1))
         mirrored = np.ascontiguousarray(before[:, :, ::-1])
-        clear, other, mirror = (
-            reader.probabilities(each, cache) for each in (before, after, mirrored)
-        )
+        read = [reader.probabilities(each, cache) for each in (before, after, mirrored)]
         if name == "age":
-            first, second, third = (readers.years(each) for each in (clear, other, mirror))
+            first, second, third = (readers.years(each) for each in read)
             near = (np.abs(first - second) <= LIKE) & seen
             limit = float((np.abs(first - third) <= LIKE).mean())
             words = (
@@ -156,7 +154,7 @@ def agreement(
                 )
             )
             continue
-        label, again, mirror_label = (each.argmax(1) for each in (clear, other, mirror))
+        label, again, mirror_label = (each.argmax(1) for each in read)
         limit = float((label == mirror_label).mean())
         words = f"apparent {name} as on the clear photo; not found is wrong"
         parts.append(figure(f"{name} kept", (label == again) & seen, name, words, ceiling=limit))
@@ -192,9 +190,9 @@ def agreement(
             )
     found_both = np.array([each is not None for each in angles], bool)
     apart = np.array([np.abs(each[0] - each[1]) if each else np.full(3, 180.0) for each in angles])
-    near = (apart <= TURN).all(1)
+    alike = np.all(apart <= TURN, axis=1)
     words = f"yaw, pitch and roll within {TURN} degrees of the clear photo's; not found is wrong"
-    parts.append(figure("pose kept", near, "centerface", words))
+    parts.append(figure("pose kept", alike, "centerface", words))
     for place, axis in enumerate(("yaw", "pitch", "roll")):
         words = "mean absolute difference, faces that are found in both"
         parts.append(
@@ -368,7 +366,7 @@ def learning(
     if min((np.bincount(label[rows], minlength=2).min() for rows in (train, test)), default=0) < 10:
         return [], ["training on anonymised photos (TAOTR): fewer than 10 faces of a gender"]
     sides = dict(zip(("real", "anonymised"), spaces[name], strict=True))
-    parts = []
+    parts: list[UtilityPart] = []
     for taught, taught_on in sides.items():
         scale = taught_on.shape[1] ** 0.5
         model = LogisticRegression(max_iter=1000).fit(taught_on[train] * scale, label[train])

@@ -123,7 +123,8 @@ def head_angles(points: Points) -> Floats:
     yaw = np.arctan2(-first[2], third[2])
     pitch = np.arcsin(np.clip(-second[2], -1, 1))
     roll = np.arctan2(second[0], first[0])
-    return np.degrees(np.array([yaw, pitch, roll]))
+    angles: Floats = np.degrees(np.array([yaw, pitch, roll]))
+    return angles
 
 
 def kappa(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:

@@ -45,7 +45,7 @@ def metadata(path: Path) -> dict[str, str]:
 
     try:
         with Image.open(path) as file:
-            found: dict[str, Any] = dict(file.info)
+            found: dict[Any, Any] = dict(file.info)
             exif = file.getexif()
             if len(exif):
                 found["exif"] = " ".join(

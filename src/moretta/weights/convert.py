@@ -638,7 +638,9 @@ def convert_reader(source: bytes, name: str, side: int, classes: int) -> bytes:
     ]
     _replace(graph.node, [*first, *graph.node])
     graph.initializer.append(numpy_helper.from_array(mean, "images:mean"))
-    graph.initializer.append(numpy_helper.from_array(np.float32([1 / 256]), "images:scale"))
+    graph.initializer.append(
+        numpy_helper.from_array(np.array([1 / 256], np.float32), "images:scale")
+    )
     length = graph.output[0].type.tensor_type.shape.dim[1]
     length.ClearField("dim_param")
     length.dim_value = classes

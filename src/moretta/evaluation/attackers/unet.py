@@ -27,7 +27,7 @@ CODE = 256  # numbers in the bottleneck
 EPOCHS = 8
 LEAST_STEPS = 120
 BATCH = 16
-RATE = 2e-3
+RATE = 3e-3
 SNAPSHOTS = (0.5, 1.0)  # of the training
 
 
@@ -49,7 +49,11 @@ def _network(side: int) -> Any:
             self.up = nn.Upsample(scale_factor=2, mode="nearest")
             self.up_4, self.up_2 = block(2 * c, b), block(2 * b, a)
             self.up_1, self.last = block(2 * a, a), nn.Conv2d(a, 3, 3, 1, 1)
-            nn.init.zeros_(self.last.weight)
+            for one in self.modules():
+                if isinstance(one, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_normal_(one.weight, a=0.2)
+                    one.bias.data.zero_()  # type: ignore[union-attr]
+            nn.init.normal_(self.last.weight, std=0.01)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             one = self.down_1(x)
@@ -60,7 +64,7 @@ def _network(side: int) -> Any:
             y = self.up_4(torch.cat([self.up(deep), four], 1))
             y = self.up_2(torch.cat([self.up(y), two], 1))
             y = self.up_1(torch.cat([self.up(y), one], 1))
-            return x + self.last(y)
+            return self.last(y)  # type: ignore[no-any-return]
 
     return Restoring()
 
