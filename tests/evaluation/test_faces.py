@@ -66,6 +66,44 @@ def test_a_changed_face_among_other_changed_faces_is_a_change(textured):
     assert faces.was_changed(textured, anon, face(90, 70, 60))
 
 
+@pytest.mark.parametrize(
+    "recolour",
+    [
+        lambda p: np.clip(p * 0.7 + 70, 0, 255).astype(np.uint8),
+        lambda p: np.repeat(p.mean(2, keepdims=True), 3, axis=2).astype(np.uint8),
+        lambda p: p[..., ::-1].copy(),
+    ],
+    ids=["brighter", "grey", "channels"],
+)
+def test_new_colours_for_the_whole_photo_protect_nobody(textured, recolour):
+    anon = recolour(textured)
+    assert np.abs(anon.astype(int) - textured).mean() > faces.BEYOND_ENCODING
+    assert not faces.was_changed(textured, jpeg(anon, 90), face(90, 70, 60))
+    anon[60:170, 80:160] = cv2.GaussianBlur(anon, (0, 0), 8)[60:170, 80:160]
+    assert faces.was_changed(textured, jpeg(anon, 90), face(90, 70, 60))
+
+
+def test_one_picture_under_two_names_is_dropped_only_if_it_shows_one_face(people_on_disk):
+    """Near in their hash: the judge decides."""
+    from moretta.evaluation.pairs import paired
+
+    from .conftest import Knowing
+
+    before, after = people_on_disk(lambda picture: picture, people=3)
+    copy = np.asarray(Image.open(before / "person 0" / "0.png")).copy()
+    copy[0, 0] ^= 1
+    for folder in (before, after):
+        Image.fromarray(copy).save(folder / "person 1" / "9.png")
+    pairs = paired(before, after).pairs
+    finder = Knowing("yunet", None)
+    kept = [
+        faces.samples(pairs, finder, same_person=lambda *_, answer=answer: answer)[1]
+        for answer in (True, False)
+    ]
+    assert kept[0].excluded == {"near_duplicate": 2}
+    assert kept[1].excluded == {}
+
+
 def test_the_changed_area_is_what_was_painted(textured):
     anon = textured.copy()
     anon[50:180, 70:170] = 0

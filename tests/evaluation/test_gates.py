@@ -62,3 +62,27 @@ def test_a_gate_that_stops_with_an_error_has_failed(monkeypatch):
     (found,) = gates.self_test()
     assert not found.passed
     assert "out of order" in found.value
+
+
+def test_a_face_that_shows_through_is_noticed():
+    """The gates of the surroundings are no empty ones: a face that is kept fails them."""
+    assert not gates.explained("G3", "", lambda face: face).passed
+    assert not gates.explained("G3", "", lambda face: (face // 2 + 60).astype(face.dtype)).passed
+
+
+def test_figures_that_hang_on_the_order_are_noticed(monkeypatch):
+    whole = ladder.scored
+
+    def first_person_wins(candidate, rule, where, row, *, seed):
+        found = whole(candidate, rule, where, row, seed=seed)
+        shifted = found.all.top1.v + 1e-3 * float(where.people[0])
+        top1 = gates.replace(found.all.top1, v=shifted)
+        return gates.replace(found, all=gates.replace(found.all, top1=top1))
+
+    monkeypatch.setattr(ladder, "scored", first_person_wins)
+    assert not gates.other_order().passed
+
+
+def test_metadata_that_is_not_read_is_noticed(monkeypatch):
+    monkeypatch.setattr("moretta.evaluation.sidechannels.metadata", lambda path: {})
+    assert not gates.other_order().passed

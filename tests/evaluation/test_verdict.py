@@ -95,7 +95,7 @@ def test_a_recogniser_that_does_not_know_people_cannot_decide():
     assert verdict([row("A0-other", 0.02)], blind, PASSED, **STANDARD).words == "no verdict"
 
 
-def test_v_decides_ties_go_up_and_the_sentence_covers_every_attack():
+def test_v_decides_ties_go_to_the_first_and_the_sentence_covers_every_attack():
     rows = [
         row("A0-other", 0.6, v_top1=0.1),
         row("A1", 0.2, v_top1=0.4),
@@ -104,7 +104,7 @@ def test_v_decides_ties_go_up_and_the_sentence_covers_every_attack():
         row("A8", 0.99, v_top1=0.9),
     ]
     found = verdict(rows, CLEAR, PASSED, **STANDARD)
-    assert found.best is rows[2]
+    assert found.best is rows[1], "a tie on V may not be decided by E"
     assert found.highest is rows[0]
     assert "exceeded 60.0% top-1" in found.sentence
     assert found.sentence.startswith("Of the attacks that count in scenario bystander, none")

@@ -28,7 +28,8 @@ def command(
         str, typer.Option(help="folders, or a CSV file with the columns file,person[,part].")
     ] = "folders",
     profile: Annotated[
-        str, typer.Option(help="quick (one recogniser), standard (all that are here) or full.")
+        str,
+        typer.Option(help="quick (one recogniser), standard (all that are here) or full (hours)."),
     ] = "standard",
     scenario: Annotated[
         str,
@@ -49,6 +50,13 @@ def command(
     ] = "",
     cache: Annotated[
         Path | None, typer.Option(help="Folder that keeps vectors for the next evaluation.")
+    ] = None,
+    again: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A further release of the same photos (another seed, another or a wrong key); may be "
+            "given several times. Adds A5 cases i and iii, AK and diversity."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split into parts and of the intervals.")] = 0,
     self_test: Annotated[
@@ -92,6 +100,7 @@ def command(
         seed=seed,
         recognisers=chosen["--recognisers"],
         trained_with=(*chosen["--trained-with"], *known.get("trained_with", ())),
+        again=tuple(again or ()),
         cache=cache,
         method=known,
     )

@@ -75,6 +75,18 @@ class _Dlib:
             vectors: npt.NDArray[np.float32] = self.network.embed(chips).numpy()
         return vectors
 
+    def stages(self, crops: Pixels) -> Floats:
+        """Return the means over positions of three stages, side by side: (n, 224), for KID."""
+        import torch
+
+        rows = []
+        for start in range(0, len(crops), BATCH):
+            part = np.ascontiguousarray(crops[start : start + BATCH].transpose(0, 3, 1, 2))
+            with torch.inference_mode():
+                _, maps = self.network.embed(torch.from_numpy(part).float(), features=True)
+            rows.append(np.hstack([each.mean((2, 3)).numpy() for each in maps]))
+        return np.concatenate(rows).astype(np.float64) if rows else np.zeros((0, 224))
+
 
 def embedder(name: str, *, threads: int = 1, device: str = "cpu") -> Embedder:
     """Return a recogniser by its name in the catalogue.

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
+from moretta.errors import UsageError
 from moretta.evaluation.pairs import Pair, perceptual_hash, read_pixels
 from moretta.faces.crop import apply, inverse, to_template, warp
 from moretta.faces.detect import detector
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     Mask = npt.NDArray[np.bool_]  # (height, width)
 
+SamePerson = Callable[["Pixels", Face, "Pixels", Face], bool]
 Labelled = Literal["centre", "largest"]
 State = Literal["processed", "missed"]
 ALIGNMENTS = ("clear", "anon")
@@ -82,12 +84,18 @@ class Finder:
             Eye(detector=chosen, look=chosen.build("cpu", 1), least_score=chosen.least_score)
         ]
 
-    def find(self, photo: Pixels, key: str) -> list[Face]:
-        """Return the faces, best first; turned and cut ones are looked for when none is upright."""
-        kind, code = f"faces-{self._name}", bytes.fromhex(key)
+    def find(self, photo: Pixels, key: str, *, turned: bool = True) -> list[Face]:
+        """Return the faces, best first; turned and cut ones are looked for when none is upright.
+
+        turned: False where it is known that the face stands upright, as in the released version of a
+        photo whose face was found so: a search in all directions takes seven times as long.
+        """
+        kind, code = f"faces-{self._name}{'' if turned else '-upright'}", bytes.fromhex(key)
         (kept,) = self._cache.get(kind, [code])
         if kept is None:
-            faces = find_faces(photo, self._eyes, quick=False) or find_faces(photo, self._eyes)
+            faces = find_faces(photo, self._eyes, quick=False)
+            if not faces and turned:
+                faces = find_faces(photo, self._eyes)
             kept = np.array([_row(face) for face in faces], np.float32)
             self._cache.put(kind, code, kept)
         return [_face(row, self._name) for row in kept.reshape(-1, 15).astype(np.float64)]
@@ -120,13 +128,18 @@ def labelled(faces: Sequence[Face], shape: tuple[int, ...], rule: Labelled) -> F
 
 
 def samples(
-    pairs: Sequence[Pair], finder: Finder, *, rule: Labelled = "centre"
+    pairs: Sequence[Pair],
+    finder: Finder,
+    *,
+    rule: Labelled = "centre",
+    same_person: SamePerson | None = None,
 ) -> tuple[list[Sample], Ledger]:
     """Return every face that can be attacked, ordered by content, and the ledger of all others.
 
     Dropped and counted: photos that cannot be read, whose released version has another size, in
-    which no face is found, near-duplicates (the later one of two of one person; both of two people),
-    and people who have only one photo left.
+    which no face is found, near-duplicates (the later one of two of one person; both of two people,
+    where they are equal or `same_person` says that they show one face), and people who have only one
+    photo left.
     """
     excluded: Counter[str] = Counter()
     found: list[Sample] = []
@@ -156,11 +169,14 @@ def samples(
                     key=key,
                     hash=perceptual_hash(clear),
                     clear=face,
-                    anon=same_face(finder.find(anon, content_key(anon)), face),
+                    anon=same_face(
+                        finder.find(anon, content_key(anon), turned=not upright(face)), face
+                    ),
                     state="processed" if was_changed(clear, anon, face) else "missed",
                 )
             )
-    kept = _without_duplicates(sorted(found, key=lambda s: (s.key, s.pair.person)), excluded)
+    ordered = sorted(found, key=lambda s: (s.key, s.pair.person))
+    kept = _without_duplicates(ordered, excluded, same_person)
     counts = Counter(sample.pair.person for sample in kept)
     single = [sample for sample in kept if counts[sample.pair.person] < 2]
     if single:
@@ -177,6 +193,12 @@ def samples(
     return kept, ledger
 
 
+def upright(face: Face) -> bool:
+    """Whether the eyes stand above the mouth, within 60 degrees."""
+    down = face.points[3:].mean(0) - face.points[:2].mean(0)
+    return bool(down[1] > 0.5 * np.linalg.norm(down))
+
+
 def same_face(faces: Sequence[Face], wanted: Face) -> Face | None:
     """Return the find that overlaps most with the wanted face's box, if enough."""
     best = max(faces, key=lambda face: face.box.overlap(wanted.box), default=None)
@@ -188,17 +210,44 @@ def was_changed(clear: Pixels, anon: Pixels, face: Face) -> bool:
 
     The upper quartile of the difference within the ellipse (scale 1) is compared with twice that
     outside scale 1.8 and one grey level. Where other faces were changed too the outside says nothing,
-    so a mean of BEYOND_ENCODING within the ellipse is a change whatever stands around it.
+    so a mean of BEYOND_ENCODING within the ellipse is a change whatever stands around it. A change of
+    colours that most of the outside shares (brighter, grey) is no change of the face: it is undone first.
     """
-    difference = np.abs(clear.astype(np.int16) - anon.astype(np.int16)).mean(2)
     radius = _radius(face, clear.shape)
     inside, outside = radius <= 1, radius > 1.8
     if not inside.any():
-        return bool(difference.any())
+        return bool((clear != anon).any())
+    difference = np.abs(_recoloured(clear, anon, outside) - anon).mean(2)
     if float(difference[inside].mean()) >= BEYOND_ENCODING:
         return True
     elsewhere = float(np.quantile(difference[outside], 0.75)) if outside.any() else 0.0
     return float(np.quantile(difference[inside], 0.75)) > 2 * elsewhere + 1
+
+
+def _recoloured(clear: Pixels, anon: Pixels, where: Mask) -> npt.NDArray[np.float64]:
+    """Return the clear photo with the linear change of colours that half of `where` shares.
+
+    Least squares on all, then four times on the half that fits best. A photo whose colours were left alone, or of
+    which too little is seen, is returned as it is.
+    """
+    plain = clear.astype(np.float64)
+    y, x = np.nonzero(where)
+    step = max(1, len(y) // 4000)
+    y, x = y[::step], x[::step]
+    before = np.column_stack([plain[y, x], np.ones(len(y))])
+    after = anon[y, x].astype(np.float64)
+    apart = np.abs(before[:, :3] - after).mean(1)
+    if len(y) < 100 or np.median(apart) <= 2:
+        return plain
+    kept = np.ones(len(y), bool)
+    for _ in range(5):
+        fit = np.linalg.lstsq(before[kept], after[kept], rcond=None)[0]
+        apart = np.abs(before @ fit - after).mean(1)
+        kept = apart <= np.median(apart)
+    if np.median(apart) > BEYOND_ENCODING / 2:
+        return plain  # no one change of colours
+    mapped: npt.NDArray[np.float64] = np.clip(plain @ fit[:3] + fit[3], 0, 255)
+    return mapped
 
 
 def changed_area(clear: Pixels, anon: Pixels, face: Face) -> Mask:
@@ -235,7 +284,9 @@ def _radius(face: Face, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     return radius
 
 
-def _without_duplicates(found: Sequence[Sample], excluded: Counter[str]) -> list[Sample]:
+def _without_duplicates(
+    found: Sequence[Sample], excluded: Counter[str], same_person: SamePerson | None
+) -> list[Sample]:
     """Drop near-duplicates: they would make a hit out of the same picture."""
     hashes = np.array([sample.hash for sample in found], np.uint64)
     people = np.array([sample.pair.person for sample in found])
@@ -245,11 +296,22 @@ def _without_duplicates(found: Sequence[Sample], excluded: Counter[str]) -> list
         for j in (near + i + 1).tolist():
             if people[i] == people[j] and i not in dropped:
                 dropped.add(j)
-            elif people[i] != people[j] and found[i].key == found[j].key:
+            elif people[i] != people[j] and _one_picture(found[i], found[j], same_person):
                 dropped |= {i, j}  # one picture with two names: a label is wrong
     if dropped:
         excluded["near_duplicate"] += len(dropped)
     return [sample for i, sample in enumerate(found) if i not in dropped]
+
+
+def _one_picture(first: Sample, second: Sample, same_person: SamePerson | None) -> bool:
+    if first.key == second.key:
+        return True
+    if same_person is None:
+        return False
+    one, two = read_pixels(first.pair.original), read_pixels(second.pair.original)
+    if one is None or two is None:
+        return False
+    return same_person(one, first.clear, two, second.clear)
 
 
 def photos(chosen: Sequence[Sample]) -> Iterator[tuple[Sample, Pixels, Pixels]]:
@@ -286,6 +348,20 @@ def crops(chosen: Sequence[Sample], template: str, side: int) -> Crops:
         blanked[changed_area(before, after, sample.clear)] = 128
         context[i] = warp(blanked, matrix, side, border="edge")
     return Crops(clear=clear, anon=anon, context=context)
+
+
+def released_crops(chosen: Sequence[Sample], template: str, side: int) -> Pixels:
+    """Cut every released face by the clear photo's points, (faces, side, side, 3)."""
+    made = np.zeros((len(chosen), side, side, 3), np.uint8)
+    for i, sample in enumerate(chosen):
+        released = read_pixels(sample.pair.released) if sample.pair.released else None
+        if released is None:
+            raise UsageError(
+                f"{sample.pair.released} cannot be read",
+                hint="a further release holds every photo that the first one holds",
+            )
+        made[i] = warp(released, to_template(sample.clear, template, side), side, border="edge")
+    return made
 
 
 RING_SIDE = 96  # px of the wide crop that A8's hand-made features are taken from

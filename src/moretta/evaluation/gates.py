@@ -33,6 +33,7 @@ PHOTOS = 4
 LENGTH = 64
 NOISE = 0.7  # length of a photo's noise beside its person's direction
 SIDE = 32  # px of drawn pictures
+SURROUNDINGS = 0.2  # contrast of what stands around a drawn face, beside the face's own
 TRAINED_PAIRS = ("A2-cross", "A4-shift", "A4-procrustes", "A4-ridge", "A4-cca")
 
 
@@ -397,6 +398,104 @@ def blur() -> Gate:
     )
 
 
+def surrounded(where: Layout, face: Callable[[Pixels], Pixels]) -> Case:
+    """Return drawn pictures whose inner quarter is a face that `face` replaces, and what A8 sees.
+
+    The surroundings tell people apart less well than the face: they are noisier.
+    """
+    inner = np.s_[:, SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4]
+    clear = pictures(where, seed=3)
+    around = 128 + SURROUNDINGS * (clear - 128.0)
+    around += np.random.default_rng(12).normal(0, 40, clear.shape)
+    around[inner] = clear[inner]
+    clear = np.clip(around, 0, 255).astype(np.uint8)
+    anon, blank = clear.copy(), clear.copy()
+    anon[inner] = face(clear[inner])
+    blank[inner] = 128
+    return case(
+        where,
+        seeing(clear),
+        seeing(anon),
+        clear_crops=clear,
+        anon_crops={"clear": anon},
+        embed=seeing,
+        context={"all but the face": seeing(blank)},
+    )
+
+
+def explained(id_: str, what: str, face: Callable[[Pixels], Pixels]) -> Gate:
+    """Best of the attacks on `face` against A8: more than chance must come from the surroundings."""
+    where = layout(FEWER)
+    given = surrounded(where, face)
+    names = ("A0-other", "A1", "A1r", "A3-lin", "A4-anti", "A4-shift", "A4-procrustes", "A4-ridge")
+    rows = [_top1(name, given, where) for name in names]
+    best, floor = max(rows, key=_rate), _top1("A8", given, where)
+    bound = _rate(floor) + 2 * _half(floor)
+    return Gate(
+        id=id_,
+        what=what,
+        passed=_rate(best) <= bound,
+        value=f"{best.attack} {_rate(best):.3f}",
+        bound=f"at most {bound:.3f} (A8 {_rate(floor):.3f})",
+    )
+
+
+def black_face() -> Gate:
+    """G3: the face is black, its surroundings stay. Nothing beyond A8."""
+    return explained("G3", "a black face, surroundings kept", np.zeros_like)
+
+
+def one_face() -> Gate:
+    """G15: the same face pasted on everybody. Nothing beyond A8."""
+    pattern = np.random.default_rng(13).integers(0, 256, (SIDE // 2, SIDE // 2, 3)).astype(np.uint8)
+    return explained(
+        "G15", "one face pasted on all", lambda face: np.repeat(pattern[None], len(face), 0)
+    )
+
+
+def other_order() -> Gate:
+    """G12: other order of rows and other numbers of people change nothing; a planted name is seen."""
+    import tempfile
+    from pathlib import Path
+
+    from PIL import Image
+
+    from moretta.evaluation.pairs import Pair
+    from moretta.evaluation.sidechannels import side_channels
+
+    where = layout(FEWER)
+    clear = drawn(where)
+    anon = unit(clear + unit(np.random.default_rng(14).normal(size=clear.shape)))
+    order = np.random.default_rng(15).permutation(len(clear))
+    renamed = np.random.default_rng(16).permutation(int(where.people.max()) + 1)
+    other = Layout(
+        people=renamed[where.people][order],
+        part=np.asarray(where.part)[order].tolist(),
+        probe=where.probe[order],
+        processed=where.processed[order],
+    )
+    apart = 0.0
+    for name in ("A0-other", "A1", "A4-ridge"):
+        one = _top1(name, case(where, clear, anon), where)
+        two = _top1(name, case(other, clear[order], anon[order]), other)
+        apart = max(apart, abs(_rate(one) - _rate(two)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jpg"
+        exif = Image.Exif()
+        exif[0x013B] = "Ada Example"  # artist
+        Image.new("RGB", (8, 8)).save(path, exif=exif)
+        pair = Pair(name="a.jpg", person="ada example", original=path, released=path)
+        said = side_channels([pair])
+    seen = any("name the person" in line for line in said)
+    return Gate(
+        id="G12",
+        what="order and names change nothing; a name in the metadata is seen",
+        passed=apart <= 1e-6 and seen,
+        value=f"{apart:.1e} apart; {'seen' if seen else 'not seen'}",
+        bound="1e-06; seen",
+    )
+
+
 def thresholds() -> Gate:
     """Thresholds set on one half of drawn impostors hold on the other half."""
     rng = np.random.default_rng(8)
@@ -418,6 +517,7 @@ def thresholds() -> Gate:
 GATES: tuple[Callable[[], Gate], ...] = (
     identity,
     constant,
+    black_face,
     block_shuffle,
     blur,
     negated,
@@ -426,8 +526,10 @@ GATES: tuple[Callable[[], Gate], ...] = (
     broken_is_seen,
     shuffled,
     canary,
+    other_order,
     leak,
     repeated,
+    one_face,
     thresholds,
 )
 

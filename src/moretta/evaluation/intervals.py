@@ -72,19 +72,27 @@ def over_genuine(accepted: Floats, owners: Ints) -> Estimate:
     """Return the share of accepted comparisons of one person with themselves, interval over people.
 
     accepted: (comparisons,) 0 or 1. owners: (comparisons,) whose they are.
-    Var = sum_i (m_i (a_i - mean))^2 / (sum_i m_i)^2.
+    Wilson's interval with the effective n of `genuine_variance`, at most the number of people.
     """
     if not len(accepted):
         return Estimate(float("nan"), float("nan"), float("nan"))
+    people = len(np.unique(owners))
+    mean = float(accepted.mean())
+    low, high = wilson(mean, genuine_variance(accepted, owners), people)
+    if mean == 0:
+        low, high = 0.0, max(high, min(1.0, 3 / people))
+    return Estimate(mean, low, high)
+
+
+def genuine_variance(accepted: Floats, owners: Ints) -> float:
+    """Return the variance of a rate over comparisons of one person with themselves.
+
+    sum_i (m_i (a_i - mean))^2 / (sum_i m_i)^2 over people i with m_i comparisons and rate a_i.
+    """
     _, index = np.unique(owners, return_inverse=True)
     m = np.bincount(index).astype(np.float64)
     a = np.bincount(index, weights=accepted) / m
-    mean = float(accepted.mean())
-    variance = float(((m * (a - mean)) ** 2).sum() / m.sum() ** 2)
-    low, high = wilson(mean, variance, len(m))
-    if mean == 0:
-        low, high = 0.0, max(high, min(1.0, 3 / len(m)))
-    return Estimate(mean, low, high)
+    return float(((m * (a - accepted.mean())) ** 2).sum() / m.sum() ** 2)
 
 
 def impostor_variance(errors: Floats, counts: Floats) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from moretta.evaluation import ranking, verification
-from moretta.evaluation.attackers.attack import Attacker, Candidate, Case, cosine
+from moretta.evaluation.attackers.attack import Attacker, Candidate, Case, Profile, cosine
 from moretta.evaluation.intervals import Estimate, over_genuine, over_people
 from moretta.evaluation.splits import derived_seed
 
@@ -31,6 +31,11 @@ SHUFFLES = 20
 LOSS = 0.01  # how much a trained attack may lose against its untrained twin on V
 LIMITED = 0.02  # gain of the last doubling of T from which more data would help the attacker
 STEPS = tuple(range(1, 21))  # ranks of the curve over k
+
+PROFILES: tuple[Profile, ...] = ("quick", "standard", "full")
+FALSE_ALARMS = 0.01  # FPIR of the watch-list
+EASIEST = 100  # people in the worst-case subset
+LEAST_SEARCHES = 100  # of people who are not on it
 
 Status = Literal["ok", "broken", "skipped"]
 
@@ -73,6 +78,17 @@ class Figures:
     probes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Open set: half of E enrolled, all of E searched for."""
+
+    target: float  # FPIR
+    realised: float
+    found: Estimate  # 1 - FNIR at rank 1
+    enrolled: int
+    others: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Row:
     """One line of the attack ladder."""
@@ -106,6 +122,9 @@ class Row:
     curve: tuple[tuple[int, float], ...] = ()  # photos of T, top-1 on V
     learnt_from: int = 0  # photos of T
     seconds: float = 0.0
+    watchlist: Watch | None = None
+    searches: Floats | None = None  # (probes, people) scores on E
+    searchers: Ints | None = None  # (probes,) column of the right person
     values: Floats | None = None  # each E person's own top-1, in the order of the people
     margins: tuple[tuple[int, float], ...] = ()  # (row, right score - best wrong one)
 
@@ -115,7 +134,13 @@ class Row:
         return len(self.curve) > 1 and self.curve[-1][1] - self.curve[-2][1] > LIMITED
 
 
-def attack(attacker: Attacker, case: Case, layout: Layout, recogniser: str) -> Row:
+def attack(
+    attacker: Attacker,
+    case: Case,
+    layout: Layout,
+    recogniser: str,
+    profile: Profile = "full",
+) -> Row:
     """Run one attack: choose its variant on V, score it on E."""
     start = time.monotonic()
     row = Row(
@@ -127,13 +152,9 @@ def attack(attacker: Attacker, case: Case, layout: Layout, recogniser: str) -> R
         floor=attacker.floor,
         status="skipped",
     )
-    absent = [name for name in attacker.packages if find_spec(name) is None]
-    if absent:
-        return replace(row, reason=f"needs {', '.join(absent)}")
-    if attacker.pixels and (case.clear_crops is None or case.embed is None):
-        return replace(row, reason="needs pictures, and only vectors are there")
-    if attacker.floor and not case.context:
-        return replace(row, reason="no description of the surroundings")
+    reason = _not_now(attacker, case, recogniser, profile)
+    if reason:
+        return replace(row, reason=reason)
     training = np.flatnonzero(case.training).astype(np.int64)
     if attacker.trained and len(np.unique(case.people[training])) < 2:
         return replace(row, reason="too few people to learn from")
@@ -142,6 +163,26 @@ def attack(attacker: Attacker, case: Case, layout: Layout, recogniser: str) -> R
     except (ValueError, np.linalg.LinAlgError, FloatingPointError) as error:
         row = replace(row, status="broken", reason=f"{type(error).__name__}: {error}")
     return replace(row, seconds=time.monotonic() - start)
+
+
+def _not_now(attacker: Attacker, case: Case, recogniser: str, profile: Profile) -> str:
+    """Return why the attack cannot run here, or nothing."""
+    if PROFILES.index(attacker.since) > PROFILES.index(profile):
+        return f"takes long: profile {attacker.since}"
+    if attacker.only and recogniser not in attacker.only:
+        return f"works with {', '.join(attacker.only)}"
+    if attacker.again and not case.again:
+        return "needs further releases of the same photos: --again"
+    if attacker.foreign and not case.foreign:
+        return "needs vectors of another recogniser, which come first"
+    absent = [name for name in attacker.packages if find_spec(name) is None]
+    if absent:
+        return f"needs {', '.join(absent)}"
+    if attacker.pixels and (case.clear_crops is None or case.embed is None):
+        return "needs pictures, and only vectors are there"
+    if attacker.floor and not case.context:
+        return "no description of the surroundings"
+    return ""
 
 
 def _attacked(attacker: Attacker, case: Case, layout: Layout, row: Row, training: Ints) -> Row:
@@ -235,12 +276,16 @@ def _curve(
 def scored(candidate: Candidate, rule: ranking.Rule, layout: Layout, row: Row, *, seed: int) -> Row:
     """Return the row with its figures on E and thresholds from V."""
     rows, people = layout.rows("E"), layout.people_in("E")
-    scores = candidate.score(rows, rows)
     probe = layout.probe[rows]
     columns = np.arange(len(rows)) if row.same_photo else np.flatnonzero(~probe)
     owners = layout.people[rows]
     own = np.searchsorted(people, owners[probe])
-    by_person = ranking.person_scores(scores[np.ix_(probe, columns)], owners[columns], people, rule)
+    if candidate.closed:  # a full cross would let it learn the probes
+        searched = candidate.score(rows[probe], rows[columns])
+    else:
+        scores = candidate.score(rows, rows)
+        searched = scores[np.ix_(probe, columns)]
+    by_person = ranking.person_scores(searched, owners[columns], people, rule)
     above, equal = ranking.above_and_equal(by_person, own)
     size = min(GALLERY, len(people))
     count = len(people)
@@ -299,11 +344,70 @@ def scored(candidate: Candidate, rule: ranking.Rule, layout: Layout, row: Row, *
         ),
         values=_by_person(ranking.expected_hits(above, equal, count, size, 1), own),
         margins=tuple((int(probes[i]), float(margin[i])) for i in worst),
+        watchlist=watchlist(by_person, own, seed=seed),
+        searches=by_person,
+        searchers=own,
     )
     if row.same_photo:
-        first = scores[np.ix_(probe, columns)].argmax(1)
+        first = searched.argmax(1)
         row = replace(row, image_top1=float((columns[first] == np.flatnonzero(probe)).mean()))
-    return _verified(candidate, layout, row, scores)
+    return row if candidate.closed else _verified(candidate, layout, row, scores)
+
+
+def watchlist(by_person: Floats, own: Ints, *, seed: int) -> Watch | None:
+    """Return how many of the enrolled half of the people are found at FALSE_ALARMS, or None if too few.
+
+    by_person: (probes, people). own: (probes,) column of the right person. A mated search counts when
+    the right person has the highest score and that is above the threshold; the threshold is the score
+    that a share FALSE_ALARMS of the searches of people who are not enrolled exceeds, on E itself.
+    """
+    count = by_person.shape[1]
+    enrolled = np.zeros(count, bool)
+    order = np.random.default_rng(derived_seed(seed, "enrolled")).permutation(count)
+    enrolled[order[: count // 2]] = True
+    mated = enrolled[own]
+    if (~mated).sum() < LEAST_SEARCHES or not mated.any():
+        return None
+    listed = by_person[:, enrolled]
+    highest = listed.max(1)
+    limit = verification.threshold(highest[~mated], FALSE_ALARMS)
+    right = by_person[np.arange(len(own)), own][mated]
+    rivals = (listed[mated] >= right[:, None] - ranking.TIE).sum(1)  # the right one among them
+    found = (right > limit) / rivals * (right >= highest[mated] - ranking.TIE)
+    people = np.searchsorted(np.unique(own[mated]), own[mated])
+    return Watch(
+        target=FALSE_ALARMS,
+        realised=verification.rate_above(highest[~mated], limit),
+        found=over_people(_by_person(found, people), seed=derived_seed(seed, "watch-list")),
+        enrolled=int(enrolled.sum()),
+        others=int((~enrolled).sum()),
+    )
+
+
+def easiest(row: Row, vectors: Floats, layout: Layout, *, seed: int) -> tuple[int, Estimate] | None:
+    """Return top-1 among the people whose released photos are easiest to tell apart, and how many.
+
+    vectors: (n, length) of the released photos. People of E are ordered by the distance of the nearest
+    stranger from their mean minus that of their own farthest photo; the best EASIEST are kept, at most
+    half of all. They were chosen by these photos: the interval is conditional on that.
+    """
+    people, rows = layout.people_in("E"), layout.rows("E")
+    if row.searches is None or row.searchers is None or len(people) < 4:
+        return None
+    place = np.searchsorted(people, layout.people[rows])
+    means = np.zeros((len(people), vectors.shape[1]))
+    np.add.at(means, place, vectors[rows])
+    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    away = 1 - means @ vectors[rows].T
+    own = place[None] == np.arange(len(people))[:, None]
+    ease = np.where(own, np.inf, away).min(1) - np.where(own, away, -np.inf).max(1)
+    chosen = np.sort(np.argsort(-ease, kind="stable")[: min(EASIEST, len(people) // 2)])
+    kept = np.isin(row.searchers, chosen)
+    own_column = np.searchsorted(chosen, row.searchers[kept])
+    above, equal = ranking.above_and_equal(row.searches[np.ix_(kept, chosen)], own_column)
+    hit = ranking.expected_hits(above, equal, len(chosen), len(chosen), 1)
+    found = over_people(_by_person(hit, own_column), seed=derived_seed(seed, "easiest"))
+    return len(chosen), found
 
 
 def _shuffled(by_person: Floats, own: Ints, size: int, seed: int) -> list[float]:
@@ -396,6 +500,7 @@ def climb(
     case: Case,
     layout: Layout,
     recogniser: str,
+    profile: Profile = "full",
     *,
     listener: Listener | None = None,
 ) -> list[Row]:
@@ -404,5 +509,5 @@ def climb(
     for attacker in attackers:
         if listener:
             listener(f"{recogniser}: {attacker.name}")
-        rows.append(attack(attacker, case, layout, recogniser))
+        rows.append(attack(attacker, case, layout, recogniser, profile))
     return rows

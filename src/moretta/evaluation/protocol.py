@@ -10,6 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moretta import __version__
 from moretta.errors import UsageError, WeightsRejected
-from moretta.evaluation import faces, ladder, require_extra, verification
-from moretta.evaluation.attackers import ATTACKERS, NOT_HERE
+from moretta.evaluation import attributes, faces, ladder, require_extra, verification
+from moretta.evaluation.attackers import ATTACKERS
 from moretta.evaluation.attackers.attack import Case
 from moretta.evaluation.attackers.head import learnt
 from moretta.evaluation.embed import RECOGNISERS, Cache, Embedder, embedder, vectors
@@ -31,6 +32,7 @@ from moretta.evaluation.intervals import over_genuine
 from moretta.evaluation.ladder import Layout, Row
 from moretta.evaluation.pairs import FOLDERS, Pairing, paired
 from moretta.evaluation.report import schema
+from moretta.evaluation.sidechannels import side_channels
 from moretta.evaluation.splits import check_disjoint, parts, probes_of
 from moretta.evaluation.utility import utility
 from moretta.evaluation.verdict import (
@@ -45,12 +47,14 @@ from moretta.evaluation.verdict import (
 if TYPE_CHECKING:
     from moretta.evaluation.attackers.attack import Floats, Ints
     from moretta.evaluation.intervals import Estimate
+    from moretta.records import Face
 
 PROFILES: dict[str, tuple[tuple[str, ...], bool]] = {  # recognisers, mirror images too
     "quick": (("sface",), False),
     "standard": (RECOGNISERS, True),
     "full": (RECOGNISERS, True),
 }
+SAME_PICTURE = 0.9  # cosine from which two near-equal pictures under two names are one
 LEAST_PEOPLE = 12  # in all: fewer cannot be split
 VERSIONS = ("numpy", "scipy", "scikit-learn", "onnxruntime", "opencv-python-headless", "torch")
 Listener = Callable[[str], None]
@@ -68,6 +72,7 @@ class Options(BaseModel):
     seed: int = Field(0, ge=0)
     recognisers: tuple[str, ...] = ()  # empty: those of the profile
     trained_with: tuple[str, ...] = ()
+    again: tuple[Path, ...] = ()  # further releases of the same photos: other seeds, other keys
     cache: Path | None = None
     method: dict[str, Any] = Field(default_factory=dict)  # what is known about the tool
     gates: bool = True  # the self-test before anything else
@@ -92,7 +97,11 @@ def _evaluated(
     cache = Cache(options.cache)
     say(f"finding faces in {len(pairing.pairs)} photos")
     finder = faces.Finder("yunet", cache)
-    found, ledger = faces.samples(pairing.pairs, finder, rule=options.labelled)
+    found, ledger = faces.samples(
+        pairing.pairs, finder, rule=options.labelled, same_person=_alike(options)
+    )
+    others = [released_again(found, original, folder, options) for folder in options.again]
+    telling = side_channels([sample.pair for sample in found])
     where = placed(found, pairing, options.seed)
     _refuse_few(where)
     gates = self_test() if options.gates else []
@@ -104,6 +113,8 @@ def _evaluated(
     forensic: dict[str, float | None] = {}
     networks: list[schema.RecogniserPart] = []
     spaces: dict[str, tuple[Floats, Floats]] = {}
+    stages: dict[str, tuple[Floats, Floats]] = {}
+    diverse: list[schema.UtilityPart] = []
     wanted, flip = PROFILES[options.profile]
     for name in options.recognisers or wanted:
         try:
@@ -113,18 +124,39 @@ def _evaluated(
             continue
         say(f"{name}: vectors of {len(found)} faces")
         case = _case(found, where, network, around, cache, options.seed, flip=flip)
+        case = replace(
+            case,
+            foreign=dict(spaces),
+            again=[
+                vectors(
+                    network,
+                    faces.released_crops(other, network.template, network.side),
+                    cache=cache,
+                    flip=flip,
+                )
+                for other in others
+            ],
+        )
         cache.save()
         spaces[name] = (case.clear, case.anon["clear"])
+        stages.update(_stages(network, case, where))
         base = ladder.baseline(case, where, name)
         baselines.append(base)
-        rows += ladder.climb(ATTACKERS, case, where, name, listener=say)
+        rows += ladder.climb(ATTACKERS, case, where, name, options.profile, listener=say)
         linked += linkability(case, where, name)
+        diverse += diversity(case, where, name, seed=options.seed)
         if not forensic:
             forensic = {name: _forensic(case, where)}
         networks.append(_network(network, base, flip, options))
         cache.save()
     say("utility")
-    useful, not_measured = utility(found, where, cache, spaces, seed=options.seed)
+    useful, not_measured = utility(found, where, cache, spaces, seed=options.seed, stages=stages)
+    useful += diverse
+    if not options.again:
+        not_measured.append("diversity: needs further releases of the same photos (--again)")
+    readings = attributes.read_clear(found, where, cache)
+    learnable, no_learning = attributes.learning(readings, where, spaces, seed=options.seed)
+    useful, not_measured = useful + learnable, not_measured + no_learning
     cache.save()
     gates += _in_run(rows, baselines, where, ledger)
     without = ledger.no_output / max(ledger.photos, 1)
@@ -139,6 +171,11 @@ def _evaluated(
         coverage=ledger.coverage,
     )
     best = concluded.best
+    groups: list[schema.Subgroup] = []
+    if best is not None:
+        own = next(row for row in baselines if row.recogniser == best.recogniser)
+        groups, ungrouped = attributes.subgroups(readings, where, best, own, seed=options.seed)
+        not_measured += ungrouped
     return schema.Report(
         schema=schema.SCHEMA,
         run=schema.Run(
@@ -168,6 +205,7 @@ def _evaluated(
         linkability=linked,
         forensic=forensic,
         utility=useful,
+        subgroups=groups,
         not_measured=not_measured,
         gates=[
             schema.GatePart(
@@ -180,7 +218,8 @@ def _evaluated(
             schema.Worst(photo=found[row].key[:16], margin=round(margin, 4))
             for row, margin in (best.margins if best else ())
         ],
-        limits=_limits(networks, concluded, cache, options),
+        worst_people=_worst_people(best, where, spaces, options),
+        limits=[*telling, *_limits(networks, concluded, cache, options)],
     )
 
 
@@ -250,8 +289,108 @@ def _case(
     )
 
 
+def _alike(options: Options) -> Callable[[Any, Face, Any, Face], bool]:
+    """Return whether two near-equal pictures under two names show one face (cosine above 0.9)."""
+    from moretta.faces.recognise import Recogniser
+
+    judge: list[Recogniser] = []  # built for the first pair only: there may be none
+
+    def alike(first: Any, face: Face, second: Any, other: Face) -> bool:
+        if not judge:
+            judge.append(Recogniser("sface"))
+        one, two = judge[0].embed(first, [face])[0], judge[0].embed(second, [other])[0]
+        return float(one @ two) > SAME_PICTURE
+
+    return alike
+
+
+def released_again(
+    found: Sequence[faces.Sample], original: Path, folder: Path, options: Options
+) -> list[faces.Sample]:
+    """Return the same faces with their released version in another folder.
+
+    Raises UsageError when a photo is missing there: what is averaged must be there for every face.
+    """
+    there = {pair.name: pair for pair in paired(original, folder, options.identities).pairs}
+    chosen = []
+    for sample in found:
+        pair = there.get(sample.pair.name)
+        if pair is None or pair.released is None:
+            raise UsageError(
+                f"--again {folder} has no {sample.pair.name}",
+                hint="a further release holds every photo that the first one holds",
+            )
+        chosen.append(replace(sample, pair=pair))
+    return chosen
+
+
+def _stages(network: Embedder, case: Case, where: Layout) -> dict[str, tuple[Floats, Floats]]:
+    """Return a second feature space for KID: dlib's stages on clear and released faces of E."""
+    deep = getattr(network, "stages", None)
+    if deep is None or case.clear_crops is None or case.anon_crops is None:
+        return {}
+    rows = where.rows("E")
+    return {"dlib's stages": (deep(case.clear_crops[rows]), deep(case.anon_crops["clear"][rows]))}
+
+
+def diversity(case: Case, where: Layout, recogniser: str, *, seed: int) -> list[schema.UtilityPart]:
+    """Return how much two releases of one photo are alike: 1 means that nothing was drawn anew."""
+    if not case.again:
+        return []
+    rows, validation = where.rows("E"), where.rows("V")
+    scores = case.clear[validation] @ case.clear[validation].T
+    _, impostor, _ = ladder.comparisons(scores, where.people[validation], same=False)
+    if not verification.reportable(len(impostor), 1e-2):
+        return []
+    limit = verification.threshold(impostor, 1e-2)
+    own = np.mean(
+        [(case.anon["clear"][rows] * other[rows]).sum(1) > limit for other in case.again], axis=0
+    )
+    share = over_genuine(own.astype(np.float64), where.people[rows])
+    return [
+        schema.UtilityPart(
+            name=f"one face in two releases, {recogniser}",
+            group="diversity",
+            value=_number(share.v),
+            lo=_number(share.lo),
+            hi=_number(share.hi),
+            ceiling=1.0,
+            unit="share",
+            n=len(rows),
+            net=recogniser,
+            definition="pairs of releases of one photo above the cosine that one in a hundred pairs "
+            "of different people on clear photos of V exceeds: 1 means that no new face is drawn",
+        )
+    ]
+
+
+def _worst_people(
+    best: Row | None,
+    where: Layout,
+    spaces: dict[str, tuple[Floats, Floats]],
+    options: Options,
+) -> schema.WorstPeople | None:
+    if best is None:
+        return None
+    found = ladder.easiest(best, spaces[best.recogniser][1], where, seed=options.seed)
+    if found is None:
+        return None
+    count, top1 = found
+    return schema.WorstPeople(
+        people=count,
+        attack=best.attack,
+        recogniser=best.recogniser,
+        top1=_interval(top1),
+        chance=round(1 / count, 6),
+    )
+
+
 def linkability(case: Case, where: Layout, recogniser: str) -> list[schema.Linkability]:
-    """A5, case ii: two released photos of one person, seeds as shipped, no clear photo at all."""
+    """A5: two released photos of one person, no clear photo at all.
+
+    Case ii: seeds as shipped. With further releases also i (one photo released twice) and iii (two
+    photos, each from another release: other seeds or other keys), in the recogniser's own vectors.
+    """
     validation, rows = where.rows("V"), where.rows("E")
     training = np.flatnonzero(case.training)
     raw = case.anon["clear"]
@@ -262,9 +401,18 @@ def linkability(case: Case, where: Layout, recogniser: str) -> list[schema.Linka
     for name, values in (case.context or {}).items():
         features[f"surroundings: {name}"] = values
     found = []
-    for name, values in features.items():
+    crosses = [
+        ("two released photos of one person", name, values, values, False)
+        for name, values in features.items()
+    ]
+    for other in case.again or ():
+        crosses.append(("one photo released twice", "the recogniser's vectors", raw, other, True))
+        crosses.append(
+            ("two photos in two releases", "the recogniser's vectors", raw, other, False)
+        )
+    for kind, name, values, others, same in crosses:
         of = {
-            part: ladder.comparisons(values[r] @ values[r].T, where.people[r], same=False)
+            part: ladder.comparisons(values[r] @ others[r].T, where.people[r], same=same)
             for part, r in (("V", validation), ("E", rows))
         }
         genuine, impostor, owners = of["E"]
@@ -277,7 +425,7 @@ def linkability(case: Case, where: Layout, recogniser: str) -> list[schema.Linka
                 tar.append(_tar(rate, realised, "V, released against released", share))
         found.append(
             schema.Linkability(
-                case="two released photos of one person",
+                case=kind,
                 recogniser=recogniser,
                 features=name,
                 auc=_number(verification.area(genuine, impostor)),
@@ -413,6 +561,15 @@ def _attack(row: Row, options: Options) -> schema.AttackPart:
         curve=[(count, round(value, 6)) for count, value in row.curve],
         learnt_from=row.learnt_from,
         seconds=round(row.seconds, 1),
+        watchlist=schema.Watchlist(
+            fpir_target=row.watchlist.target,
+            fpir_realised=round(row.watchlist.realised, 6),
+            tpir=_interval(row.watchlist.found),
+            enrolled=row.watchlist.enrolled,
+            others=row.watchlist.others,
+        )
+        if row.watchlist
+        else None,
     )
 
 
@@ -527,8 +684,7 @@ def _limits(
     cache: Cache,
     options: Options,
 ) -> list[str]:
-    limits = [f"{name} was not run: {what}" for name, what in NOT_HERE.items()]
-    limits += [f"{net.id} was not measured: {net.reason}" for net in networks if not net.measured]
+    limits = [f"{net.id} was not measured: {net.reason}" for net in networks if not net.measured]
     limits += [
         f"{net.id} was part of the tool's training: it is marked and decides nothing"
         for net in networks

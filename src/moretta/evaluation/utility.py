@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.evaluation import faces, ladder, verification
+from moretta.evaluation import attributes, faces, ladder, verification
 from moretta.evaluation.intervals import over_people
 from moretta.evaluation.report.schema import UtilityPart
 from moretta.evaluation.splits import derived_seed
@@ -33,13 +33,8 @@ BEST_PSNR = 100.0  # dB, given to equal pixels
 SUBSETS, SUBSET = 100, 1000  # of KID
 
 NOT_MEASURED = (
-    "age and gender: no network in the catalogue",
-    "expression: no network in the catalogue",
-    "pose and gaze: no network in the catalogue",
+    "gaze: no network in the catalogue",
     "LPIPS, FID: their networks are not to be had here",
-    "training on anonymised photos (TAOTR): no attribute labels were given",
-    "subgroups: no labels were given",
-    "diversity: needs two anonymisations of each photo",
 )
 
 
@@ -126,10 +121,12 @@ def utility(
     spaces: Mapping[str, tuple[Floats, Floats]],
     *,
     seed: int,
+    stages: Mapping[str, tuple[Floats, Floats]] | None = None,
 ) -> tuple[list[UtilityPart], list[str]]:
     """Return every figure that can be measured here, and what cannot be.
 
-    spaces: recogniser -> unit vectors of clear and released faces, (n, length) each.
+    spaces: recogniser -> unit vectors of clear and released faces, (n, length) each. stages: further
+    features for KID, of the faces of E alone, on their own scale.
     """
     rows = np.concatenate([where.rows("E"), where.rows("V")])[:SAMPLE]
     chosen = [found[int(i)] for i in rows]
@@ -173,8 +170,9 @@ def utility(
     for sample, clear, anon in faces.photos(chosen):
         key = faces.content_key(anon)
         for name, finder in looks.items():
-            before = finder.find(clear, sample.key)
-            after = finder.find(anon, key)
+            turned = not faces.upright(sample.clear)
+            before = finder.find(clear, sample.key, turned=turned or name == "yunet")
+            after = finder.find(anon, key, turned=turned)
             own = faces.same_face(before, sample.clear)
             again = max((face.box.overlap(own.box) for face in after) if own else (), default=0.0)
             add(f"found {name}", float(again >= FOUND))
@@ -263,8 +261,9 @@ def utility(
                 definition=f"against the clear photo; equal pixels count as {BEST_PSNR:g} dB",
             )
         )
-    parts += _by_network(where, spaces, seed)
-    return parts, list(NOT_MEASURED)
+    kept, absent = attributes.agreement(chosen, people, cache, seed=seed)
+    parts += [*kept, *_by_network(where, spaces, seed), *_by_stage(stages or {}, seed)]
+    return parts, [*NOT_MEASURED, *absent]
 
 
 def _by_network(
@@ -320,6 +319,32 @@ def _by_network(
                     "thousand clear pairs of part V exceeds",
                 )
             )
+    return parts
+
+
+def _by_stage(stages: Mapping[str, tuple[Floats, Floats]], seed: int) -> list[UtilityPart]:
+    """Return KID in spaces that are no recogniser's; each number at unit deviation on clear faces."""
+    parts = []
+    for name, (clear, anon) in stages.items():
+        scale = np.maximum(clear.std(0), 1e-9)
+        first, second = ((each - clear.mean(0)) / scale for each in (clear, anon))
+        distance, spread = kid(first, second, seed=derived_seed(seed, "kid", name))
+        halves, _ = kid(first[::2], first[1::2], seed=derived_seed(seed, "kid", name))
+        parts.append(
+            UtilityPart(
+                name=f"KID, {name}",
+                group="realism",
+                value=_rounded(distance),
+                lo=_rounded(distance - 2 * spread) if spread else None,
+                hi=_rounded(distance + 2 * spread) if spread else None,
+                ceiling=_rounded(halves),
+                unit="",
+                n=len(clear),
+                net="dlib",
+                definition="kernel distance of released and clear faces in the means over positions of "
+                "three stages of dlib's network, each at mean 0 and deviation 1 on the clear ones",
+            )
+        )
     return parts
 
 

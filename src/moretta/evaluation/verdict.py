@@ -67,7 +67,7 @@ def verdict(
     offered = [
         row for row in rows if deciding(row, scenario, trained_with) and row.recogniser in fit
     ]
-    best = max(offered, key=lambda row: (row.chosen_at, _upper(row)), default=None)
+    best = max(offered, key=lambda row: row.chosen_at, default=None)  # ties: the first, not by E
     floors = [row for row in rows if row.floor and row.all and row.recogniser in fit]
     floor = max(floors, key=lambda row: row.chosen_at, default=None)
     if best is None or best.all is None or best.normalised is None:

@@ -607,6 +607,192 @@ class _Keras:
         return name
 
 
+# ---- readers of age, gender and expression ---------------------------------------------------
+
+_DLIB_CHANNELS = (122.782, 117.001, 104.298)  # (RGB - mean) / 256, as for the recogniser
+_EXPRESSIONS = 7
+
+
+def convert_reader(source: bytes, name: str, side: int, classes: int) -> bytes:
+    """Return a reader of dlib's chips, its standardisation taken into the graph.
+
+    The input becomes RGB 0..255, (n, 3, side, side); the output stays (n, classes) probabilities.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    model = _parsed(source, name)
+    _free_axes(model, "images", {0: "n"})
+    graph = model.graph
+    shape = [axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim][1:]
+    if shape != [3, side, side] or len(graph.output) != 1:
+        raise _foreign(name, f"pictures of shape {shape}")
+    mean = np.array(_DLIB_CHANNELS, np.float32).reshape(1, 3, 1, 1)
+    for node in graph.node:
+        for place, each in enumerate(node.input):
+            if each == "images":
+                node.input[place] = "images:standardised"
+    first = [
+        helper.make_node("Sub", ["images", "images:mean"], ["images:centred"]),
+        helper.make_node("Mul", ["images:centred", "images:scale"], ["images:standardised"]),
+    ]
+    _replace(graph.node, [*first, *graph.node])
+    graph.initializer.append(numpy_helper.from_array(mean, "images:mean"))
+    graph.initializer.append(
+        numpy_helper.from_array(np.array([1 / 256], np.float32), "images:scale")
+    )
+    length = graph.output[0].type.tensor_type.shape.dim[1]
+    length.ClearField("dim_param")
+    length.dim_value = classes
+    return _finished(model)
+
+
+def convert_age(source: bytes) -> bytes:
+    """Return the reader of apparent age: 81 classes, 0 to 80 years."""
+    return convert_reader(source, "age", 64, 81)
+
+
+def convert_gender(source: bytes) -> bytes:
+    """Return the reader of apparent gender: female, male."""
+    return convert_reader(source, "gender", 32, 2)
+
+
+def convert_expression(source: bytes) -> bytes:
+    """Return the reader of seven expressions as ONNX, made from a Keras 2 HDF5 file.
+
+    The file's own list of layers is followed; whatever is not this network is refused. The input is
+    grey 0..255, (n, 1, 64, 64); (x / 255 - 0.5) * 2 is in the graph.
+    """
+    import io
+    import json
+
+    import h5py
+    import numpy as np
+    from onnx import TensorProto, helper
+
+    try:
+        file = h5py.File(io.BytesIO(source), "r")
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        drawn = _Small(file["model_weights"])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _foreign("expression", "it is not a Keras 2 model in HDF5") from error
+    scale = drawn.constant("scale", np.array(2 / 255, np.float32))
+    one = drawn.constant("one", np.array(1, np.float32))
+    scaled = drawn.node("Mul", ["data", scale], "data:scaled")
+    drawn.made["data"] = drawn.node("Sub", [scaled, one], "data:standardised")
+    try:
+        for layer in layers:
+            drawn.add(layer)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _foreign("expression", f"a layer without its parts: {error}") from error
+    shape: list[str | int | None] = ["n", 1, 64, 64]
+    graph = helper.make_graph(
+        drawn.nodes,
+        "expression",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(drawn.last, TensorProto.FLOAT, ["n", _EXPRESSIONS])],
+        drawn.constants,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return _finished(helper.make_model(graph, opset_imports=opset, ir_version=9))
+
+
+class _Small:
+    """Layers of a small Keras 2 classifier, as ONNX nodes."""
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = stored
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.made: dict[str, str] = {}
+        self.last = ""
+
+    def add(self, layer: dict[str, Any]) -> None:
+        kind, name, config = layer["class_name"], layer["name"], layer["config"]
+        if kind == "InputLayer":
+            if config["batch_input_shape"][1:] != [64, 64, 1]:
+                raise _foreign("expression", f"pictures of shape {config['batch_input_shape']}")
+            self.made[name] = self.made["data"]
+            return
+        inputs = [self.made[each[0]] for each in layer["inbound_nodes"][0]]
+        if kind in ("Conv2D", "SeparableConv2D"):
+            if config["activation"] != "linear" or config["dilation_rate"] != [1, 1]:
+                raise _foreign("expression", f"{name} has settings that this network does not have")
+            self.last = self._convolution(kind, name, config, inputs[0])
+        elif kind == "BatchNormalization" and config["axis"] in (-1, 3):
+            parts = [
+                self.constant(f"{name}_{what}", self._array(name, what))
+                for what in ("gamma", "beta", "moving_mean", "moving_variance")
+            ]
+            self.last = self.node(
+                "BatchNormalization", [inputs[0], *parts], name, epsilon=config["epsilon"]
+            )
+        elif kind == "Activation" and config["activation"] in ("relu", "softmax"):
+            softmax = config["activation"] == "softmax"
+            more = {"axis": 1} if softmax else {}
+            self.last = self.node("Softmax" if softmax else "Relu", inputs, name, **more)
+        elif kind == "MaxPooling2D":
+            sizes = {"kernel_shape": config["pool_size"], "strides": config["strides"]}
+            self.last = self.node("MaxPool", inputs, name, **sizes, auto_pad=_padding(config))
+        elif kind == "Add":
+            self.last = self.node("Add", inputs, name)
+        elif kind == "GlobalAveragePooling2D":
+            mean = self.node("GlobalAveragePool", inputs, f"{name}_map")
+            self.last = self.node("Flatten", [mean], name, axis=1)
+        else:
+            raise _foreign("expression", f"a layer {name} of kind {kind}")
+        self.made[name] = self.last
+
+    def _convolution(self, kind: str, name: str, config: dict[str, Any], source: str) -> str:
+        more = {"auto_pad": _padding(config), "strides": config["strides"]}
+        if kind == "Conv2D":
+            inputs = [source, self.constant(f"{name}_weight", self._kernel(name, "kernel"))]
+            if config["use_bias"]:
+                inputs.append(self.constant(f"{name}_bias", self._array(name, "bias")))
+            return self.node("Conv", inputs, name, **more)
+        if config["use_bias"] or config["depth_multiplier"] != 1:
+            raise _foreign("expression", f"{name} has settings that this network does not have")
+        deep = self._array(name, "depthwise_kernel").transpose(2, 3, 0, 1)
+        wide = self.constant(f"{name}_wide", self._kernel(name, "pointwise_kernel"))
+        each = self.node(
+            "Conv",
+            [source, self.constant(f"{name}_deep", deep)],
+            f"{name}_each",
+            group=len(deep),
+            **more,
+        )
+        return self.node("Conv", [each, wide], name)
+
+    def _kernel(self, layer: str, what: str) -> Tensor:
+        return self._array(layer, what).transpose(3, 2, 0, 1)
+
+    def _array(self, layer: str, what: str) -> Tensor:
+        import numpy as np
+
+        array: Tensor = np.asarray(self._stored[f"{layer}/{layer}_1/{what}:0"], np.float32)
+        if not np.isfinite(array).all():
+            raise _foreign("expression", f"{layer}/{what} is not finite")
+        return array
+
+    def node(self, kind: str, inputs: list[str], name: str, **settings: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [name], **settings))
+        return name
+
+    def constant(self, name: str, array: Any) -> str:
+        import numpy as np
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+
+def _padding(config: dict[str, Any]) -> str:
+    """Keras pads unevenly at the end, and so does ONNX when it is told so."""
+    return "SAME_UPPER" if config["padding"] == "same" else "VALID"
+
+
 # ---- one call --------------------------------------------------------------------------------
 
 
@@ -641,6 +827,9 @@ _ONNX = {
     "yunet": convert_yunet,
     "sface": convert_sface,
     "facenet": convert_facenet,
+    "age": convert_age,
+    "gender": convert_gender,
+    "expression": convert_expression,
 }
 
 

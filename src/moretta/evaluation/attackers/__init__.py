@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moretta.evaluation.attackers import (
+    closed,
     context,
     head,
+    inverter,
+    keyed,
     mapping,
     naive,
     operator,
@@ -17,6 +20,8 @@ from moretta.evaluation.attackers import (
     perceptron,
     permutation,
     restorer,
+    unet,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -29,25 +34,22 @@ ATTACKERS: tuple[Attacker, ...] = (
     parrot.REVERSE,
     head.HEAD,
     head.CROSS,
+    closed.CLOSED,
+    whole.WHOLE,
     restorer.LINEAR,
     permutation.PERMUTATION,
     operator.OPERATOR,
+    unet.UNET,
     mapping.ANTI,
     mapping.SHIFT,
     mapping.PROCRUSTES,
     mapping.RIDGE_MAP,
     mapping.CCA,
     perceptron.PERCEPTRON,
+    inverter.INVERTER,
+    keyed.KEYED,
     context.CONTEXT,
 )
-
-#: Attacks of the specification that this version does not have, and what they would have shown.
-NOT_HERE = {
-    "A2-whole": "a recogniser trained anew as a whole on anonymised faces",
-    "A3-net": "a restoration network",
-    "A6": "pictures drawn from anonymised vectors",
-    "AK": "wrong keys and known pairs for methods with a key",
-}
 
 #: Which attacks decide the verdict in which situation.
 SCENARIOS = {

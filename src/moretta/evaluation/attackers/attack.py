@@ -7,7 +7,7 @@ attacker brings only what makes it different, so that none can be scored more ki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Profile = Literal["quick", "standard", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,6 +36,10 @@ class Case:
     clear_crops: Pixels | None = None  # (n, side, side, 3) on the recogniser's template
     anon_crops: Mapping[str, Pixels] | None = None  # alignment -> the same of what was released
     embed: Callable[[Pixels], Floats] | None = None  # crops -> unit vectors
+    foreign: Mapping[str, tuple[Floats, Floats]] | None = (
+        None  # other recogniser -> clear, released
+    )
+    again: Sequence[Floats] | None = None  # vectors of further releases of the same photos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,11 +48,13 @@ class Candidate:
 
     score: (probe rows, gallery rows) -> (probes, gallery), higher means more alike.
     trained: whether it learnt from part T; the others are its untrained twins.
+    closed: it learns from the gallery that it is given, which may hold no probe: no verification then.
     """
 
     label: str
     score: Callable[[Ints, Ints], Floats]
     trained: bool = False
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +71,10 @@ class Attacker:
     same_photo: bool = False  # the probe's own original is in the gallery
     trained: bool = False
     pixels: bool = False  # needs crops and a recogniser, not only vectors
-    per_recogniser: bool = True  # False: does not use the recogniser at all
+    foreign: bool = False  # needs vectors of another recogniser
+    again: bool = False  # needs further releases of the same photos
+    since: Profile = "quick"  # the shortest profile that has time for it
+    only: tuple[str, ...] = ()  # recognisers that it works with; empty: any
     packages: tuple[str, ...] = ()
     floor: bool = False  # A8: what no tool that changes only faces can go below
 

@@ -134,6 +134,7 @@ class AttackPart(Part):
     curve: list[tuple[int, float]]
     learnt_from: int
     seconds: float
+    watchlist: Watchlist | None = None
 
 
 class Linkability(Part):
@@ -161,6 +162,38 @@ class UtilityPart(Part):
     n: int
     net: str
     definition: str
+
+
+class Subgroup(Part):
+    """One figure of one group of people of part E, as readers of the clear photos group them."""
+
+    by: str
+    group: str
+    people: int
+    metric: str
+    v: float | None
+    lo: float | None
+    hi: float | None
+
+
+class Watchlist(Part):
+    """Open set: half of E enrolled. How many of them are found where so many others raise an alarm."""
+
+    fpir_target: float
+    fpir_realised: float
+    tpir: Interval  # 1 - FNIR at rank 1
+    enrolled: int
+    others: int
+
+
+class WorstPeople(Part):
+    """The people who are easiest to tell apart in the released photos, chosen by that: conditional."""
+
+    people: int
+    attack: str
+    recogniser: str
+    top1: Interval
+    chance: float
 
 
 class GatePart(Part):
@@ -226,7 +259,9 @@ class Report(Part):
     linkability: list[Linkability]
     forensic: dict[str, float | None]
     utility: list[UtilityPart]
+    subgroups: list[Subgroup] = Field(default_factory=list)
     not_measured: list[str]
+    worst_people: WorstPeople | None = None
     gates: list[GatePart]
     headline: Headline
     worst: list[Worst]
