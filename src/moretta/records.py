@@ -152,6 +152,7 @@ class Method:
     keyed: bool = False  # its pseudonym comes from `crop.secret`; it runs only with a key
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
+    auto: Mapping[str, Any] | None = None  # settings that find the least strength for each face
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it
