@@ -20,6 +20,8 @@ COMMANDS = [
     ["doctor"],
     ["demo"],
     ["sample"],
+    ["styleid"],
+    ["styleid", "rank"],
 ]
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
@@ -29,15 +31,17 @@ def test_help_has_an_example(command, moretta):
     code, out, _ = moretta(*command, "--help")
     assert code == 0
     assert "Usage" in out
-    if command != ["weights"]:  # a heading: its commands have the examples
+    if command not in (["weights"], ["styleid"]):  # a heading: its commands have the examples
         assert " ".join(["Example: moretta", *command]) in " ".join(out.split())
 
 
 def test_the_list_of_commands_is_complete():
     from moretta.cli.main import app
+    from moretta.cli.styleid import app as styleid
     from moretta.cli.weights import app as weights
 
-    named = {(c.name,) for c in app.registered_commands} | {("weights",)}
+    named = {(c.name,) for c in app.registered_commands} | {("weights",), ("styleid",)}
+    named |= {("styleid", c.name or c.callback.__name__) for c in styleid.registered_commands}
     named |= {("weights", c.name or c.callback.__name__) for c in weights.registered_commands}
     assert named == {tuple(command) for command in COMMANDS if command}
 

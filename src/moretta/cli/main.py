@@ -18,6 +18,7 @@ from moretta.cli import (
     evaluate,
     methods,
     sample,
+    styleid,
     weights,
 )
 from moretta.errors import MorettaError, one_line
@@ -40,6 +41,7 @@ app.command("evaluate")(evaluate.command)
 app.command("benchmark")(benchmark.command)
 app.command("methods")(methods.command)
 app.add_typer(weights.app, name="weights")
+app.add_typer(styleid.app, name="styleid")
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 app.command("sample")(sample.command)

@@ -55,7 +55,9 @@ class StyleID(Settings):
     share: float = Field(
         1.0, ge=0, le=1, description="strength: share of the ranked features, or regions, taken"
     )
-    k: int = Field(0, ge=0, description="the first k features, or regions, instead of a share; 0: the share")
+    k: int = Field(
+        0, ge=0, description="the first k features, or regions, instead of a share; 0: the share"
+    )
     adapt: Literal["none", "auto"] = Field(
         "none",
         description="auto: for each face the least share at which no calibration recogniser knows it",
@@ -69,7 +71,8 @@ class StyleID(Settings):
         " eyes, nose and mouth only. What is left out stays the photo's own",
     )
     code: Literal["own", "drawn"] = Field(
-        "own", description="the target's light, skin and expression: this face's own, or drawn by chance"
+        "own",
+        description="the target's light, skin and expression: this face's own, or drawn by chance",
     )
     match: Literal["age,gender", "age", "gender", "none"] = Field(
         "age,gender",
@@ -82,9 +85,7 @@ class StyleID(Settings):
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        most = (
-            len(REGIONS_OF[self.region]) if self.variant == "pixel" else ELIGIBLE[self.features]
-        )
+        most = len(REGIONS_OF[self.region]) if self.variant == "pixel" else ELIGIBLE[self.features]
         if self.k > most:
             what = "regions" if self.variant == "pixel" else self.features
             raise ValueError(f"k is {self.k}, and there are {most} {what}")
@@ -194,10 +195,14 @@ def build(settings: StyleID, device: str) -> FaceEdit:
         return torch.cat(drawn).to(code)
 
     def chosen(crop: Crop, old: np.ndarray) -> int:
-        if crop.identity is not None:  # shared by faces that may look unlike: nothing is read from them
+        if (
+            crop.identity is not None
+        ):  # shared by faces that may look unlike: nothing is read from them
             index = pools.choose(pool, None, "none", np.random.default_rng(crop.identity))
             if float(pool.identities[index] @ old) >= ranking.thresholds.get("dlib", TOO_NEAR):
-                raise UsageError("the target is the face's own likeness", hint="give another --seed")
+                raise UsageError(
+                    "the target is the face's own likeness", hint="give another --seed"
+                )
             return index
         rng = np.random.default_rng(crop.seed)
         looks = None if settings.match == "none" else head.read(old)

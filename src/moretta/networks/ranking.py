@@ -69,7 +69,9 @@ def first_row(layers: Sequence[Layer], latent: int, space: Space, feature: int) 
     return feature // {"numbers": latent, "groups": 2, "rows": 1}[space]
 
 
-def spread(weights: torch.Tensor, layers: Sequence[Layer], latent: int, space: Space) -> torch.Tensor:
+def spread(
+    weights: torch.Tensor, layers: Sequence[Layer], latent: int, space: Space
+) -> torch.Tensor:
     """Weights of features (n, features) as weights of what they are made of.
 
     Returns (n, S) for channels, (n, rows, latent) for the others.
@@ -153,12 +155,17 @@ class BundledPanel:
     @property
     def names(self) -> list[str]:
         """A name for each column."""
-        fields = [f"{c} {y}{x}" for c in ("red", "green", "blue") for y in range(3) for x in range(3)]
+        fields = [
+            f"{c} {y}{x}" for c in ("red", "green", "blue") for y in range(3) for x in range(3)
+        ]
         traits = ["child", "youth", "adult", "middle", "senior", "female"]
         return [*(f"code {i}" for i in range(self.code)), *fields, *traits]
 
     def __call__(
-        self, pictures: torch.Tensor, points: torch.Tensor, identities: torch.Tensor
+        self,
+        pictures: torch.Tensor,
+        points: torch.Tensor,  # noqa: ARG002 - a panel may need them; this one does not
+        identities: torch.Tensor,
     ) -> torch.Tensor:
         """Read the columns."""
         side = pictures.shape[-1]
@@ -229,7 +236,8 @@ class Readers:
 
 def identity_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """d_id of unit vectors (n, length), 0..2: |a - b| = sqrt(2 - 2 cosine)."""
-    return (a - b).norm(dim=1)
+    gap: torch.Tensor = torch.linalg.vector_norm(a - b, dim=1)
+    return gap
 
 
 def attribute_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -250,7 +258,7 @@ def exact(
     batch: int = 32,
     also: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
-    """Swap one feature at a time and look. Yields, for each pair in turn, four arrays:
+    """Swap one feature at a time and look; yield four arrays for each pair in turn.
 
     Did (features,), Dat (features,), changes of the columns (features, columns), and d_id by the
     recogniser `also` (pictures, points) -> unit vectors, nan without one. features: which; all of the
@@ -342,9 +350,7 @@ def sketch_columns(readers: Readers, pairs: Pairs) -> dict[str, Floats]:
     by_number = (pairs.targets - rows).detach()
     made: dict[str, list[torch.Tensor]] = {"channels": [], "numbers": []}
     for column in range(attributes.shape[1]):
-        slopes = torch.autograd.grad(
-            attributes[:, column].sum(), (styles, rows), retain_graph=True
-        )
+        slopes = torch.autograd.grad(attributes[:, column].sum(), (styles, rows), retain_graph=True)
         made["channels"].append((slopes[0] * by_channel).abs().mean(0))
         made["numbers"].append((slopes[1] * by_number).abs().mean(0).flatten())
     return {name: torch.stack(parts, 1).double().cpu().numpy() for name, parts in made.items()}
@@ -488,7 +494,8 @@ class Ranking:
         spaces = {}
         for name in (*SPACES, "regions"):
             did, dat, columns = (
-                np.asarray(tensors[f"{name}.{part}"], np.float64) for part in ("did", "dat", "columns")
+                np.asarray(tensors[f"{name}.{part}"], np.float64)
+                for part in ("did", "dat", "columns")
             )
             if did.ndim != 1 or dat.shape != did.shape or columns.shape[:1] != did.shape:
                 raise ValueError(f"{name} has shapes {did.shape}, {dat.shape}, {columns.shape}")

@@ -34,7 +34,7 @@ from moretta.weights import load
 from moretta.weights.backends import COMPOSER, composer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from moretta.networks.ranking import Floats
 
 SINGLE: tuple[ranks.Space, ...] = ("channels", "numbers")
-CHECKED = 128  # single features that are measured both ways
-CHECKED_PAIRS = 6
+CHECKED = 96  # single features that are measured both ways
+CHECKED_PAIRS = 4
 FAR = 1e-3  # false accepts of the calibration threshold
 _BATCH = 8  # pairs of one pass of the shortcut
 _SAVE_EVERY = 20.0  # seconds
@@ -126,7 +126,9 @@ def run(
         raise UsageError(f"{pairs} pairs cannot be halved and compared", hint="8 pairs or more")
     torch.set_num_threads(1)
     backend = composer(weights or COMPOSER, device=device, precision="float32")
-    sha = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else load.entry(COMPOSER).sha256
+    sha = (
+        hashlib.sha256(weights.read_bytes()).hexdigest() if weights else load.entry(COMPOSER).sha256
+    )
     told = {
         "backend": sha,
         "pairs": pairs,
@@ -175,8 +177,41 @@ def write(ranking: Ranking, out: Path) -> None:
     try:
         part.write_bytes(content)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}", hint="check --out") from error
+        raise UsageError(
+            f"{out} cannot be written: {error.strerror}", hint="check --out"
+        ) from error
     part.replace(out)
+
+
+def report(ranking: Ranking) -> str:
+    """Return what was found as Markdown: rows, regions, and how well the rankings agree."""
+    lines = []
+    for space, label in (("rows", "row"), ("regions", "region")):
+        one = ranking.spaces[space]
+        names = REGIONS if space == "regions" else [str(i) for i in range(len(one.did))]
+        lines += [f"| {label} | Did | Dat | D | place |", "|---|---|---|---|---|"]
+        place = np.argsort(one.order)
+        lines += [
+            f"| {name} | {a:.3f} | {b:.3f} | {d:.2f} | {p + 1} |"
+            for name, a, b, d, p in zip(names, one.did, one.dat, one.score, place, strict=True)
+        ]
+        lines.append("")
+    agreement = ranking.about["agreement"]
+    keys = list(dict.fromkeys(key for found in agreement.values() for key in found))
+    lines += [f"| agreement | {' | '.join(agreement)} |", "|---" * (1 + len(agreement)) + "|"]
+    for key in keys:
+        cells = (found.get(key) for found in agreement.values())
+        lines.append(f"| {key} | {' | '.join('' if c is None else f'{c:.3g}' for c in cells)} |")
+    about = ranking.about
+    lines.append(
+        f"\nseconds {about['seconds']}, {about['memory, MiB']} MiB; calibration {about['thresholds']}"
+    )
+    return "\n".join(lines)
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---- pairs -----------------------------------------------------------------------------------
@@ -207,7 +242,7 @@ def from_crops(backend: ComposerBackend, data: Path, count: int, seed: int) -> P
     rows = torch.cat(
         [
             backend.rows(backend.identity(a, b), backend.attributes(a))
-            for a, b in zip(pictures.split(16), points.split(16), strict=True)
+            for a, b in zip(torch.split(pictures, 16), torch.split(points, 16), strict=True)
         ]
     )
     return Pairs(pictures[:count], points[:count], rows[:count], rows[count:])
@@ -333,7 +368,9 @@ def calibrated(readers: Readers, sample: Pairs, seed: int) -> float:
     cosines = (every @ every.t()).cpu().numpy()
     n = len(sample)
     first, second = np.triu_indices(2 * n, 1)
-    others = cosines[first, second][(second - first) % n != 0]  # one picture's two drawings left out
+    others = cosines[first, second][
+        (second - first) % n != 0
+    ]  # one picture's two drawings left out
     return round(float(others.mean() + 3.0902 * others.std()), 4)
 
 
@@ -419,7 +456,8 @@ def _checked(kept: Kept, space: str, second: str | None) -> dict[str, float]:
     )
     true, quick = ranks.disentanglement(did, dat), ranks.disentanglement(quick_did, quick_dat)
     whole = ranks.disentanglement(
-        kept.arrays[f"{space} did"][:, chosen].mean(0), kept.arrays[f"{space} dat"][:, chosen].mean(0)
+        kept.arrays[f"{space} did"][:, chosen].mean(0),
+        kept.arrays[f"{space} dat"][:, chosen].mean(0),
     )
     found = {
         "checked features": len(chosen),

@@ -72,9 +72,7 @@ def composer(
     )
 
 
-def ranking(
-    name_or_path: str | Path = RANKING, *, backend: str | None = None
-) -> Ranking:
+def ranking(name_or_path: str | Path = RANKING, *, backend: str | None = None) -> Ranking:
     """Return the ranking of a backend's features: a name in the catalogue, or a file of `styleid rank`.
 
     backend: sha256 of the weights that it must belong to; the bundled composer's by default. Raises
