@@ -141,7 +141,9 @@ def run(
     kept = Kept.opened(out.with_suffix(".part.npz"), json.dumps(told, sort_keys=True))
     started = time.monotonic()
     sample = from_crops(backend, data, pairs, seed) if data else from_prior(backend, pairs, seed)
-    panel = BundledPanel.of(backend, load.tensors("identity"))
+    panel = BundledPanel.of(
+        backend, load.tensors("identity"), code=backend.composer.shape.attributes
+    )
     with torch.no_grad():
         readers = Readers.fitted(backend, panel, sample)
     try:
