@@ -206,7 +206,7 @@ def report(ranking: Ranking) -> str:
         lines.append(f"| {key} | {' | '.join('' if c is None else f'{c:.3g}' for c in cells)} |")
     about = ranking.about
     lines.append(
-        f"\nCPU seconds {about['cpu seconds']}, {about['memory, MiB']} MiB; threshold {about['thresholds']}"
+        f"\nCPU seconds {about.get('cpu seconds', {})}, {about['memory, MiB']} MiB; threshold {about['thresholds']}"
     )
     return "\n".join(lines)
 
