@@ -45,7 +45,6 @@ from moretta.weights import backends, load
 
 SHARES = [round(0.1 * i, 1) for i in range(11)]
 FINE = [0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0]
-SEEDS = 10  # random orders
 STEPS = 30  # of inversion, in the attack on pictures
 
 
@@ -59,8 +58,11 @@ class Bench:
         self.figures: dict[str, Any] = (
             json.loads(self.path.read_text()) if self.path.exists() else {"count": given.count}
         )
-        if self.figures["count"] != given.count:
-            raise SystemExit(f"{self.path} holds {self.figures['count']} people: another --out")
+        held = {"count": given.count} | {
+            name: load.entry(name).sha256 for name in ("composer", "styleid")
+        }
+        if any(self.figures.setdefault(key, value) != value for key, value in held.items()):
+            raise SystemExit(f"{self.path} is of other people or weights: another --out")
         self.people = faces_of(given.data, given.count)
         self.finder = Anonymizer("solid")
         names = ["sface", *(["facenet"] if given.facenet else [])]
@@ -191,10 +193,10 @@ def conditions() -> dict[str, tuple[str, dict[str, Any]]]:
     made["pixel auto"] = ("styleid", {"variant": "pixel", "adapt": "auto"})
     for space in ("numbers", "groups", "rows"):
         made[f"latent 0.5, {space}"] = ("styleid", {"features": space, "share": 0.5})
-    made["latent 1, code drawn"] = ("styleid", {"code": "drawn"})
-    made["latent 1, level 2"] = ("styleid", {"level": 2})
+    made["latent 1, code drawn"] = ("styleid", {"code": "drawn", "share": 1.0})
+    made["latent 1, level 2"] = ("styleid", {"level": 2, "share": 1.0})
     for region in ("face", "features"):
-        made[f"latent then pixel, {region}"] = ("styleid", {"region": region})
+        made[f"latent 1 then pixel, {region}"] = ("styleid", {"region": region, "share": 1.0})
         made[f"pixel, {region}"] = ("styleid", {"variant": "pixel", "region": region})
     made["newface"] = ("newface", {})
     return made
@@ -232,7 +234,7 @@ def curves(bench: Bench) -> None:
 
 
 @torch.no_grad()
-def orders(bench: Bench) -> None:
+def orders(bench: Bench, seeds: int) -> None:
     """Compare orders of the channels at equal attribute change."""
     if "orders" in bench.figures:
         return
@@ -243,7 +245,7 @@ def orders(bench: Bench) -> None:
         "D": one.order,
         "identity alone": np.argsort(-one.did),
         "variance": np.argsort(-variance),
-    } | {f"random {s}": np.random.default_rng(s).permutation(len(one.did)) for s in range(SEEDS)}
+    } | {f"random {s}": np.random.default_rng(s).permutation(len(one.did)) for s in range(seeds)}
     curve: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, order in wanted.items():
         moved = []
@@ -259,7 +261,7 @@ def orders(bench: Bench) -> None:
             moved.append(bench.changes(torch.cat(pictures)))
         curve[name] = (np.stack([a for a, _ in moved]), np.stack([b for _, b in moved]))
         print(name, curve[name][0].mean(1).round(3), flush=True)
-    drawn = [curve[f"random {s}"] for s in range(SEEDS)]
+    drawn = [curve[f"random {s}"] for s in range(seeds)]
     curve["random"] = tuple(np.mean([each[i] for each in drawn], 0) for i in (0, 1))  # type: ignore[assignment]
     did, dat = curve["D"]
     made: dict[str, Any] = {}
@@ -491,6 +493,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--facenet", action="store_true", help="the catalogue's facenet, if found")
     parser.add_argument("--attacked", type=int, default=24, help="people of the inversion attack")
+    parser.add_argument("--seeds", type=int, default=10, help="random orders")
     parser.add_argument("--only", default="curves,orders,attacks,speed")
     parser.add_argument("--plots", type=Path, help="folder for the plots")
     given = parser.parse_args()
@@ -498,7 +501,7 @@ def main() -> None:
     for name in given.only.split(","):
         {
             "curves": curves,
-            "orders": orders,
+            "orders": lambda b: orders(b, given.seeds),
             "attacks": lambda b: attacks(b, min(given.attacked, len(b.people))),
             "speed": speed,
             "": lambda _: None,

@@ -53,7 +53,10 @@ class StyleID(Settings):
         " picture are, in the face's own layout and colours",
     )
     share: float = Field(
-        1.0, ge=0, le=1, description="strength: share of the ranked features, or regions, taken"
+        0.6,
+        ge=0,
+        le=1,
+        description="strength: share of the ranked features taken; pixel: of the regions, 1 unless given",
     )
     k: int = Field(
         0, ge=0, description="the first k features, or regions, instead of a share; 0: the share"
@@ -82,6 +85,14 @@ class StyleID(Settings):
     level: int = Field(
         0, ge=0, le=2, description="hardening: 64, 16 or 0 numbers of the attribute code are kept"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, given: Any) -> Any:
+        """Regions that are left out stay the photo's own: none is, unless somebody says so."""
+        if isinstance(given, dict) and given.get("variant") == "pixel":
+            return {"share": 1.0, **given}
+        return given
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
@@ -239,8 +250,8 @@ METHOD = Method(
     mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
     mask_feather=0.05,  # the composer has blended already, at its own size
     promise="measured",
-    promises="at the default strength every ranked feature of the drawn face is a stranger's, from a public"
-    " pool; below it part of the face's own code stays, by design; the judge has compared the result",
+    promises="the features of the drawn face that carry most identity are those of a target from a public"
+    " pool: six tenths of them by default; the judge has compared the result",
     excludes="what is not swapped is the face's own and can be recognised: the lower the strength the more;"
     " surroundings stay; apparent age and gender are kept by default; nothing is proved",
     source="Le & Carlsson 2023 (StyleID), PoPETs 2023(1); docs/styleid.md says what is ours",
