@@ -116,16 +116,14 @@ def build(settings: StyleID, device: str) -> FaceEdit:
     from moretta.networks import ranking as ranks
     from moretta.networks.backend import pictures_of, pixels_of
     from moretta.networks.regions import REGIONS, matched, regions
-    from moretta.networks.traits import TraitsHead
-    from moretta.weights import backends, load
+    from moretta.weights import backends
 
     backend = backends.composer(device=device)
     if backend.side != SIDE:
         raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
     ranking = backends.ranking()
     limits = limit_of(ranking.thresholds) if settings.adapt == "auto" else {}
-    head = TraitsHead.from_tensors(load.tensors("identity"))
-    pool = pools.build(pools.COUNT, pools.SEED, head)
+    pool, head = backends.stand_ins()
     places = [REGIONS.index(one) for one in REGIONS_OF[settings.region]]
     pixel = settings.variant == "pixel"
     order = (
@@ -152,11 +150,12 @@ def build(settings: StyleID, device: str) -> FaceEdit:
         sources, targets = backend.rows(old, code), backend.rows(asked, lent(crops, code))
         context = backend.context(pictures)
         mask = backend.composed(torch.zeros_like(pictures), torch.ones_like(pictures))[:, :1]
-        parts = regions(points, mask)[:, places]
+        every = regions(points, mask)
+        parts, skin = every[:, places], every[:, :-1].sum(1, keepdim=True)
         whole = None
         if pixel:
             faces = backend.draw_styles(context, points, backend.styles(targets))
-            whole = matched(faces, pictures, parts.sum(1, keepdim=True))
+            whole = coloured(faces, pictures, skin)
 
         def swapped(shares: Floats) -> torch.Tensor:
             """Pictures at each face's share."""
@@ -168,7 +167,7 @@ def build(settings: StyleID, device: str) -> FaceEdit:
             if settings.region == "ellipse":
                 return backend.composed(pictures, faces)
             share = parts.sum(1, keepdim=True)
-            return torch.lerp(pictures, matched(faces, pictures, share), share)
+            return torch.lerp(pictures, coloured(faces, pictures, skin), share)
 
         shares = np.full(len(crops), wanted)
         figures: list[dict[str, float]] = [{} for _ in crops]
@@ -179,6 +178,10 @@ def build(settings: StyleID, device: str) -> FaceEdit:
             Edited(pixels=one, figures={"share": round(float(share), 4)} | more)
             for one, share, more in zip(pixels_of(swapped(shares)), shares, figures, strict=True)
         ]
+
+    def coloured(faces: torch.Tensor, pictures: torch.Tensor, skin: torch.Tensor) -> torch.Tensor:
+        """Match colours on the face; the rim was drawn to meet what surrounds it, and stays."""
+        return torch.lerp(faces, matched(faces, pictures, skin), skin)
 
     def seen(pictures: torch.Tensor, points: torch.Tensor, old: torch.Tensor) -> Floats:
         """How near each picture is to the old identity, as the pixels that leave show it."""

@@ -76,7 +76,7 @@ def matched(drawn: torch.Tensor, pictures: torch.Tensor, share: torch.Tensor) ->
     """Give a drawing the colours that a picture has in a region: mean and deviation, in linear light.
 
     drawn, pictures: (n, 3, side, side) RGB -1..1; share: (n, 1, side, side) weights of the pixels that
-    are compared. The deviation changes by a factor of 1.5 at most. Where share is nothing, nothing moves.
+    are compared. The deviation changes by a factor of 1.2 at most. Where share is nothing, nothing moves.
     """
     weight = share / share.sum((2, 3), keepdim=True).clamp_min(1e-6)
     light, goal = (((each.clamp(-1, 1) + 1) / 2) ** 2.2 for each in (drawn, pictures))
@@ -85,6 +85,6 @@ def matched(drawn: torch.Tensor, pictures: torch.Tensor, share: torch.Tensor) ->
         (((each - mean) ** 2) * weight).sum((2, 3), keepdim=True).sqrt()
         for each, mean in zip((light, goal), means, strict=True)
     ]
-    gain = ((widths[1] + 1e-3) / (widths[0] + 1e-3)).clamp(1 / 1.5, 1.5)
+    gain = ((widths[1] + 1e-3) / (widths[0] + 1e-3)).clamp(1 / 1.2, 1.2)
     fitted = ((light - means[0]) * gain + means[1]).clamp(0, 1) ** (1 / 2.2) * 2 - 1
     return torch.where(share.sum((2, 3), keepdim=True) > 1e-6, fitted, drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moretta.networks.backend import ComposerBackend
+    from moretta.networks.pool import Pool
     from moretta.networks.ranking import Ranking
+    from moretta.networks.traits import TraitsHead
 
 COMPOSER = "composer"
 #: Networks that have a say when the composer draws.
@@ -70,6 +73,16 @@ def composer(
     return ComposerBackend(
         drawing, encoder, identity, prior, place, torch.bfloat16 if wants else torch.float32
     )
+
+
+@functools.cache
+def stand_ins() -> tuple[Pool, TraitsHead]:
+    """Return the default pool of synthetic identities and the head that labelled it, made once."""
+    from moretta.networks import pool
+    from moretta.networks.traits import TraitsHead
+
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    return pool.build(pool.COUNT, pool.SEED, head), head
 
 
 def ranking(name_or_path: str | Path = RANKING, *, backend: str | None = None) -> Ranking:
