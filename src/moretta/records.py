@@ -186,6 +186,7 @@ class Method:
     spends: bool = False  # it releases through `crop.guard`, and `crop.identity` is a person
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     explain: Callable[[], str] | None = None  # more for `moretta methods NAME`
+    auto: Mapping[str, Any] | None = None  # settings that find the least strength for each face
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it

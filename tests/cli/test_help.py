@@ -36,8 +36,10 @@ COMMANDS = [
     ["doctor"],
     ["demo"],
     ["sample"],
+    ["styleid"],
+    ["styleid", "rank"],
 ]
-HEADINGS = (["weights"], ["key"], ["log"])
+HEADINGS = (["weights"], ["key"], ["log"], ["styleid"])
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
 

@@ -57,7 +57,8 @@ def command(
         str | None, typer.Option(help="How faces are changed: " + ", ".join(METHODS) + ".")
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="0..1, for methods that have a scale.")
+        str | None,
+        typer.Option(help="0..1, for methods that have a scale; auto where a method finds it."),
     ] = None,
     identity: Annotated[
         str | None,
@@ -188,7 +189,7 @@ def command(
     given = from_toml(config) if config else {}
     chosen = {
         "method": method,
-        "strength": strength,
+        "strength": _strength(strength),
         "identity": identity,
         "persons": persons,
         "ledger": ledger,
@@ -242,6 +243,14 @@ def command(
         )
     summary_table(summary, as_json=json)
     raise typer.Exit(summary.exit_code)
+
+
+def _strength(text: str | None) -> float | str | None:
+    """Return a number where it is one; what is neither that nor "auto" is refused with the options."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _jobs(text: str) -> int | Literal["auto"]:

@@ -22,6 +22,7 @@ from moretta.cli import (
     methods,
     recover,
     sample,
+    styleid,
     weights,
 )
 from moretta.errors import MorettaError, one_line
@@ -48,6 +49,7 @@ app.add_typer(log.app, name="log")
 app.command("methods")(methods.command)
 app.add_typer(budget.app, name="budget")
 app.add_typer(weights.app, name="weights")
+app.add_typer(styleid.app, name="styleid")
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 app.command("sample")(sample.command)

@@ -15,7 +15,7 @@ from moretta.errors import UsageError, nearest
 if TYPE_CHECKING:
     from moretta.records import Method, Settings
 
-METHODS = ("solid", "pixelate", "blur", "newface", "identitydp", "ifadit")
+METHODS = ("solid", "pixelate", "blur", "newface", "identitydp", "ifadit", "styleid")
 
 
 def method(name: str) -> Method:
@@ -41,7 +41,7 @@ def require(chosen: Method) -> None:
 
 
 def settings(
-    chosen: Method, given: Mapping[str, Any] | None = None, *, strength: float | None = None
+    chosen: Method, given: Mapping[str, Any] | None = None, *, strength: float | str | None = None
 ) -> Settings:
     """Return the method's settings from its defaults, the strength and what was given, in that order.
 
@@ -50,8 +50,14 @@ def settings(
     from pydantic import ValidationError
 
     merged: dict[str, Any] = {}
-    if strength is not None:
-        if not 0 <= strength <= 1:
+    if strength == "auto":
+        if chosen.auto is None:
+            raise UsageError(
+                f"{chosen.name} cannot find a strength by itself", hint="give a number from 0 to 1"
+            )
+        merged.update(chosen.auto)
+    elif strength is not None:
+        if isinstance(strength, str) or not 0 <= strength <= 1:
             raise UsageError(f"strength is {strength}", hint="strength goes from 0 to 1")
         if chosen.strength is None:
             raise UsageError(
@@ -70,6 +76,12 @@ def settings(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:  # a rule of several options
+            fault = str(first.get("ctx", {}).get("error", first["msg"]))
+            raise UsageError(
+                f"{chosen.name}: {fault}",
+                hint=f"moretta methods {chosen.name} lists the options and their ranges",
+            ) from None
         raise UsageError(
             f"{chosen.name}: {where} is {first['input']!r}: {first['msg'].lower()}",
             hint=f"moretta methods {chosen.name} lists the options and their ranges",

@@ -41,6 +41,14 @@ def pixels_of(pictures: torch.Tensor) -> list[Pixels]:
     return [np.ascontiguousarray(one) for one in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Begun:
+    """What a drawing leaves behind for variants of it: a backend's own business."""
+
+    maps: list[torch.Tensor]
+    entering: list[torch.Tensor]  # what enters each row
+
+
 class Backend(Protocol):
     """A generative network with its encoders."""
 
@@ -66,6 +74,22 @@ class Backend(Protocol):
 
     def draw(self, context: torch.Tensor, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Draw (n, 3, side, side) float32; differentiable in all three."""
+
+    def styles(self, rows: torch.Tensor) -> torch.Tensor:
+        """W+ to S: (n, rows, latent) -> (n, sum of channels); affine, in the order of `layers`."""
+
+    def draw_styles(
+        self, context: torch.Tensor, points: torch.Tensor, styles: torch.Tensor
+    ) -> torch.Tensor:
+        """Draw from S: `draw(context, points, rows)` where styles are `styles(rows)`."""
+
+    def begun(
+        self, context: torch.Tensor, points: torch.Tensor, styles: torch.Tensor
+    ) -> tuple[torch.Tensor, Begun]:
+        """Draw one face from S and keep what `continued` needs to draw it again."""
+
+    def continued(self, begun: Begun, styles: torch.Tensor, row: int) -> torch.Tensor:
+        """Draw n variants of that face whose styles differ from its own in `row` and later ones only."""
 
     def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Blend drawings into their crops: what a photo will show, at this size."""
@@ -126,6 +150,33 @@ class ComposerBackend:
         """Draw (n, 3, side, side) float32, RGB about -1..1: to be blended by `composed`, then clamped."""
         with self._fast():
             return self.composer.draw(context, points, rows)
+
+    def styles(self, rows: torch.Tensor) -> torch.Tensor:
+        """W+ to S: (n, rows, latent) -> (n, sum of channels), in the order of `layers`."""
+        return self.composer.scales(rows)
+
+    def draw_styles(
+        self, context: torch.Tensor, points: torch.Tensor, styles: torch.Tensor
+    ) -> torch.Tensor:
+        """Draw from S, as `draw` from W+: (n, 3, side, side) float32."""
+        with self._fast():
+            return self.composer.draw_scaled(context, points, styles)
+
+    def begun(
+        self, context: torch.Tensor, points: torch.Tensor, styles: torch.Tensor
+    ) -> tuple[torch.Tensor, Begun]:
+        """Draw one face from S, (1, 3, side, side), and keep what enters each row."""
+        kept: list[torch.Tensor] = []
+        with self._fast():
+            maps = self.composer.seen(context, points)
+            drawn = self.composer.drawn_from(maps, styles, kept=kept)
+        return drawn, Begun(maps, kept)
+
+    def continued(self, begun: Begun, styles: torch.Tensor, row: int) -> torch.Tensor:
+        """Draw n variants whose styles differ in `row` and later ones only: (n, 3, side, side)."""
+        entering = begun.entering[row] if row else None
+        with self._fast():
+            return self.composer.drawn_from(begun.maps, styles, row=row, entering=entering)
 
     def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Blend drawings into their crops through the mask."""

@@ -258,25 +258,53 @@ class Composer(nn.Module):
         scales: (n, S) from `scales`. noisy: fresh grain, for training. Only the inside of the mask is
         trained to be looked at: blend with `composed`.
         """
+        return self.drawn_from(self.seen(context, points), scales, noisy=noisy)
+
+    def seen(self, context: torch.Tensor, points: torch.Tensor) -> list[torch.Tensor]:
+        """Read surroundings and points: one map a level, fine to coarse. No latent has a say in it."""
         side = self.shape.side
         if tuple(context.shape[1:]) != (4, side, side):
             raise ValueError(f"context of shape {tuple(context.shape)}, not (n, 4, {side}, {side})")
-        parts = torch.split(scales, [layer.channels for layer in self.layers], 1)
-        seen = torch.cat(
+        together = torch.cat(
             [functional.pixel_unshuffle(context, 2), heat(points, side // 2).to(context.dtype)], 1
         )
-        x = self.first(seen.contiguous(memory_format=torch.channels_last))
-        skips = [x]
+        maps = [self.first(together.contiguous(memory_format=torch.channels_last))]
         for halve in self.down:
-            x = halve(x)
-            skips.append(x)
-        x = x + (parts[0] + self.overall(x.mean((2, 3))))[:, :, None, None].to(x.dtype)
-        for level in range(len(skips)):
-            if level:
+            maps.append(halve(maps[-1]))
+        return maps
+
+    def drawn_from(
+        self,
+        maps: list[torch.Tensor],
+        scales: torch.Tensor,
+        *,
+        row: int = 0,
+        entering: torch.Tensor | None = None,
+        kept: list[torch.Tensor] | None = None,
+        noisy: bool = False,
+    ) -> torch.Tensor:
+        """Draw from what `seen` read, from `row` on: only rows from there have to be computed again.
+
+        entering: what enters `row`, as an earlier call with the same maps and the same scales in all
+        rows before it left in `kept`, which is filled with what enters each row. Maps and entering
+        may hold one face for all n of scales. Raises ValueError for a row without what enters it.
+        """
+        if (row > 0) != (entering is not None):
+            raise ValueError(f"row {row} {'without' if row else 'with'} what enters it")
+        parts = torch.split(scales, [layer.channels for layer in self.layers], 1)
+        x = maps[-1] if entering is None else entering
+        if row == 0:
+            if kept is not None:
+                kept.append(x)
+            x = x + (parts[0] + self.overall(x.mean((2, 3))))[:, :, None, None].to(x.dtype)
+        for index in range(max(row, 1), len(self.draws) + 1):
+            level, second = divmod(index - 1, 2)
+            if level and not second and index > row:
                 x = functional.interpolate(self.narrow[level - 1](x), scale_factor=2.0)
-                x = x + skips[-1 - level] * _SKIP
-            for index in (2 * level, 2 * level + 1):
-                x = self.draws[index](x, parts[index + 1], noisy=noisy)
+                x = x + maps[-1 - level] * _SKIP
+            if kept is not None:
+                kept.append(x)
+            x = self.draws[index - 1](x, parts[index], noisy=noisy)
         drawn = functional.pixel_shuffle(self.colours(x), 2)
         if self.shape.finish:
             full = functional.pixel_shuffle(self.spread(x), 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -24,7 +24,9 @@ class Options(BaseModel):
     settings: Mapping[str, Any] = Field(
         default_factory=dict, description="the method's own options"
     )
-    strength: float | None = Field(None, ge=0, le=1, description="where the method has a scale")
+    strength: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = Field(
+        None, description="where the method has a scale; auto where it can find the least one"
+    )
     identity: Literal["per-photo", "per-person", "per-run"] = Field(
         "per-photo", description="who shares one new face, for methods that draw one"
     )

@@ -160,7 +160,8 @@ def run(
     check_boxes(drawn, items)
     plan = persons.planned(items, options)
     internal = _internal(internal_record, folder)
-    for name in (*(one for wanted in options.detector for one in detector(wanted).networks), JUDGE):
+    detecting = [one for wanted in options.detector for one in detector(wanted).networks]
+    for name in (*detecting, *method(options.method).networks, JUDGE):
         load.locate(name)
     if options.device == "cuda":
         load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made

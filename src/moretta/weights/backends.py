@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moretta.networks.backend import ComposerBackend
+    from moretta.networks.pool import Pool
+    from moretta.networks.ranking import Ranking
+    from moretta.networks.traits import TraitsHead
 
 COMPOSER = "composer"
 #: Networks that have a say when the composer draws.
 NETWORKS = (COMPOSER, "identity", "dlib")
+#: Which of the composer's numbers carry identity.
+RANKING = "styleid"
 
 
 def composer(
@@ -67,6 +73,41 @@ def composer(
     return ComposerBackend(
         drawing, encoder, identity, prior, place, torch.bfloat16 if wants else torch.float32
     )
+
+
+@functools.cache
+def stand_ins() -> tuple[Pool, TraitsHead]:
+    """Return the default pool of synthetic identities and the head that labelled it, made once."""
+    from moretta.networks import pool
+    from moretta.networks.traits import TraitsHead
+
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    return pool.build(pool.COUNT, pool.SEED, head), head
+
+
+def ranking(name_or_path: str | Path = RANKING, *, backend: str | None = None) -> Ranking:
+    """Return the ranking of a backend's features: a name in the catalogue, or a file of `styleid rank`.
+
+    backend: sha256 of the weights that it must belong to; the bundled composer's by default. Raises
+    WeightsRejected for a file of another form and for a ranking of other weights.
+    """
+    from moretta.networks.ranking import Ranking
+
+    tensors, said = load.tensors(name_or_path), load.metadata(name_or_path)
+    try:
+        found = Ranking.from_tensors(tensors, json.loads(said["about"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsRejected(
+            f"{name_or_path}: not a ranking: {str(error).splitlines()[0] if str(error) else error!r}",
+            hint="moretta styleid rank writes such a file",
+        ) from error
+    wanted = backend or load.entry(COMPOSER).sha256
+    if found.backend != wanted:
+        raise WeightsRejected(
+            f"{name_or_path}: a ranking of other weights ({found.backend[:12]}, not {wanted[:12]})",
+            hint="make one for these weights: moretta styleid rank",
+        )
+    return found
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,273 @@
+"""styleid: what is taken from whom, how strength moves it, and what is refused before work starts."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moretta.errors import UsageError, WeightsRejected
+from moretta.faces import crop as crops
+from moretta.faces import mask as masks
+from moretta.faces.crop import points_in
+from moretta.methods import method, settings
+from moretta.methods import styleid as module
+from moretta.records import Crop, FaceEdit
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def face_crop(small: np.ndarray) -> Crop:
+    from moretta.api import find_faces
+
+    (face,) = find_faces(small)
+    chosen = method("styleid")
+    alpha, _ = masks.redraw(face, small.shape, scale=chosen.mask_scale)
+    return crops.align(small, face, alpha, template="wide", side=chosen.side, seed=1)
+
+
+@pytest.fixture(scope="module")
+def ranking():
+    from moretta.weights.backends import ranking
+
+    return ranking()
+
+
+@functools.cache
+def edit(**given) -> FaceEdit:
+    torch.set_num_threads(1)
+    return built(**given)
+
+
+def built(**given) -> FaceEdit:
+    return method("styleid").build(settings(method("styleid"), given), "cpu")
+
+
+@pytest.fixture(scope="module")
+def identity():
+    from moretta.networks.identity import Identity
+    from moretta.weights import load
+
+    network = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
+
+    def read(pictures: list[np.ndarray], crop: Crop) -> np.ndarray:
+        points = torch.from_numpy(points_in(crop) * 96).float().expand(len(pictures), 5, 2)
+        chips = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+        return network.of(chips, points).numpy()
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def ladder(face_crop) -> dict[str, list[np.ndarray]]:
+    """Pictures at five strengths, and at none."""
+    return {
+        variant: [
+            edit(variant=variant, share=share)([face_crop])[0].pixels
+            for share in (0, 0.1, 0.3, 0.6, 1)
+        ]
+        for variant in ("latent", "pixel")
+    }
+
+
+def test_the_bundled_ranking_belongs_to_the_bundled_composer(ranking):
+    from moretta.networks.ranking import SPACES
+    from moretta.weights import load
+    from moretta.weights.backends import composer
+
+    assert ranking.backend == load.entry("composer").sha256
+    layers = composer().layers
+    assert len(layers) == 9
+    sizes = {space: len(ranking.spaces[space].did) for space in SPACES}
+    assert sizes == module.ELIGIBLE
+    for space in (*SPACES, "regions"):
+        one = ranking.spaces[space]
+        assert one.columns.shape == (len(one.did), len(ranking.names))
+        assert sorted(one.order.tolist()) == list(range(len(one.did)))
+        assert (one.did >= 0).all()
+        assert (one.did <= 2).all()
+
+
+def test_what_the_bundled_ranking_must_hold(ranking):
+    """Facts 6.6 and 6.7: stable over halves, and the middle rows carry identity."""
+    agreement = ranking.about["agreement"]
+    for space in ("rows", "groups"):
+        assert agreement[space]["halves"] > 0.8
+    for space in ("channels", "numbers"):
+        assert agreement[space]["halves, Spearman-Brown"] > 0.8
+        assert agreement[space]["shortcut, Did"] > 0.9
+        assert agreement[space]["shortcut, D"] > 0.85
+    assert set(ranking.spaces["rows"].order[:3].tolist()) <= set(range(3, 9))
+    assert ranking.about["data"] == "wide.zip"  # people who may train; nobody of an evaluation
+
+
+def test_identity_goes_as_strength_rises(ladder, identity, face_crop):
+    own = identity([face_crop.pixels], face_crop)[0]
+    for variant, pictures in ladder.items():
+        near = identity(pictures, face_crop) @ own
+        assert near[0] > 0.75, variant  # nothing taken: the face's own
+        assert near[-1] < 0.3, variant  # all taken: a stranger's
+        assert (np.diff(near) < 0.1).all(), variant
+
+
+def test_pixel_at_nothing_is_the_photo_itself(ladder, face_crop):
+    np.testing.assert_array_equal(ladder["pixel"][0], face_crop.pixels)
+
+
+def test_regions_leave_the_rest_alone(face_crop):
+    from moretta.networks.composer import ellipse
+    from moretta.networks.regions import FEATURES, REGIONS, regions
+
+    points = torch.from_numpy(points_in(face_crop)).float()[None]
+    parts = regions(points, ellipse(96))[0]
+    for name, kept in (("features", FEATURES), ("face", REGIONS[:-1]), ("ellipse", REGIONS)):
+        assert module.REGIONS_OF[name] == kept
+        free = parts[[REGIONS.index(one) for one in kept]].sum(0).numpy() < 1e-3
+        assert free.mean() > 0.3
+        for variant in ("pixel", "latent"):
+            out = edit(variant=variant, region=name)([face_crop])[0].pixels
+            np.testing.assert_array_equal(out[free], face_crop.pixels[free])
+            assert (out != face_crop.pixels).any()
+
+
+def test_auto_takes_the_least_that_hides(face_crop, identity, ranking):
+    own = identity([face_crop.pixels], face_crop)[0]
+    limit = ranking.thresholds["dlib"] - module.MARGIN
+    for variant in ("latent", "pixel"):
+        (found,) = edit(variant=variant, adapt="auto")([face_crop])
+        share = found.figures["share"]
+        assert 0 < share < 1
+        near = float(identity([found.pixels], face_crop)[0] @ own)
+        assert near == pytest.approx(found.figures["dlib"], abs=2e-3)
+        assert near <= limit + 2e-3
+        (less,) = edit(variant=variant, share=max(share - 1 / 64, 0))([face_crop])
+        assert float(identity([less.pixels], face_crop)[0] @ own) > limit - 2e-3
+
+
+def test_auto_does_not_depend_on_the_batch(face_crop):
+    run = edit(adapt="auto")
+    many = [replace(face_crop, seed=i) for i in range(3)]
+    together = [one.figures["share"] for one in run(many)]
+    assert together == [run([one])[0].figures["share"] for one in many]
+    assert len(set(together)) > 1
+
+
+def test_k_is_a_share_of_the_features(face_crop):
+    by_k, by_share = edit(features="rows", k=3), edit(features="rows", share=3 / 9)
+    np.testing.assert_array_equal(by_k([face_crop])[0].pixels, by_share([face_crop])[0].pixels)
+
+
+def test_one_person_one_target(face_crop, identity):
+    faces = [replace(face_crop, seed=seed, identity=who) for seed, who in ((1, 7), (2, 7), (3, 8))]
+    vectors = identity([one.pixels for one in edit()(faces)], face_crop)
+    same = float(vectors[0] @ vectors[1])
+    assert same > 0.6
+    assert float(vectors[0] @ vectors[2]) < same - 0.2
+
+
+# ---- refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"k": 10, "features": "rows"}, "k is 10, and there are 9 rows"),
+        ({"k": 1537}, "k is 1537, and there are 1536 channels"),
+        ({"k": 4, "variant": "pixel", "region": "features"}, "k is 4, and there are 3 regions"),
+        ({"share": 1.2}, "share is 1.2"),
+        ({"share": -0.1}, "share is -0.1"),
+        ({"variant": "mixed"}, "variant is 'mixed'"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(given, words):
+    with pytest.raises(UsageError, match=words):
+        settings(method("styleid"), given)
+
+
+@pytest.mark.parametrize("strength", ["1.5", "-0.1", "much", "nan"])
+def test_a_strength_outside_is_refused_before_work_starts(moretta, folder, tmp_path, strength):
+    out = tmp_path / "out"
+    code, _, err = moretta(
+        "anonymize", folder(1), "-o", out, "--method", "styleid", f"--strength={strength}"
+    )
+    assert code == 2
+    assert "strength is" in err
+    assert not out.exists()
+
+
+def test_auto_is_only_for_methods_that_can():
+    assert settings(method("styleid"), strength="auto").adapt == "auto"
+    assert settings(method("styleid"), strength=0.25).share == 0.25
+    with pytest.raises(UsageError, match="pixelate cannot find a strength by itself"):
+        settings(method("pixelate"), strength="auto")
+
+
+def written(path: Path, ranking, **changes) -> Path:
+    from safetensors.numpy import save_file
+
+    about = {**ranking.about, **changes}
+    save_file(ranking.tensors(), path, {"about": json.dumps(about)})
+    return path
+
+
+def test_a_ranking_of_other_weights_is_refused(tmp_path, ranking):
+    from moretta.weights import backends
+
+    path = written(tmp_path / "a.safetensors", ranking, backend="0" * 64)
+    with pytest.raises(WeightsRejected, match="a ranking of other weights") as caught:
+        backends.ranking(path)
+    assert "moretta styleid rank" in caught.value.hint
+    assert backends.ranking(path, backend="0" * 64).backend == "0" * 64
+    same = backends.ranking(written(tmp_path / "b.safetensors", ranking))
+    for name, one in same.spaces.items():
+        np.testing.assert_array_equal(one.order, ranking.spaces[name].order)
+    with pytest.raises(WeightsRejected, match="not a ranking"):
+        backends.ranking("identity")
+    with pytest.raises(WeightsRejected, match="not a ranking"):
+        backends.ranking(written(tmp_path / "c.safetensors", ranking, thresholds=3))
+
+
+def test_without_a_calibration_recogniser_auto_is_refused(monkeypatch, ranking):
+    from moretta.weights import backends
+
+    bare = replace(ranking, thresholds={})
+    monkeypatch.setattr(backends, "ranking", lambda: bare)
+    with pytest.raises(UsageError, match="no calibration recogniser"):
+        built(adapt="auto")
+    built()  # a given strength needs none
+
+
+def test_the_judge_calibrates_nothing():
+    from moretta.faces.recognise import JUDGE
+
+    assert JUDGE not in module.CALIBRATION
+    assert set(module.CALIBRATION) <= set(method("styleid").trained_with)
+
+
+def test_a_shared_target_that_is_the_face_itself_is_refused(face_crop, monkeypatch):
+    """Then the pipeline covers the face."""
+    from moretta.networks import pool as pools
+    from moretta.networks.backend import ComposerBackend
+
+    run = edit()
+    place = int(np.random.default_rng(7).integers(0, pools.COUNT))
+    monkeypatch.setattr(
+        ComposerBackend,
+        "identity",
+        lambda self, pictures, points: torch.from_numpy(
+            pools.random_identities(pools.COUNT, pools.SEED)[place][None].copy()
+        ).expand(len(pictures), -1),
+    )
+    with pytest.raises(UsageError, match="likeness"):
+        run([replace(face_crop, identity=7)])
+
+
+def test_more_than_there_is_cannot_be_taken(ranking):
+    assert ranking.first("rows", 2).tolist() == ranking.spaces["rows"].order[:2].tolist()
+    with pytest.raises(ValueError, match="k is 10, and there are 9 rows"):
+        ranking.first("rows", 10)
