@@ -107,6 +107,7 @@ class Edited:
     pixels: Pixels  # same shape as the crop's
     statement: Statement | None = None
     figures: Mapping[str, float] = field(default_factory=dict)  # for the record
+    fault: str = ""  # why this face could not be edited: it is covered, and `pixels` is not used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,10 @@ class Method:
     keyed: bool = False  # its pseudonym comes from `crop.secret`; it runs only with a key
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
+    #: (settings, device, faces at least to come): makes or refuses what must be there before a run.
+    prepare: Callable[[Any, str, int], None] | None = None
+    #: settings -> whether all faces of a run must pass through one process.
+    together: Callable[[Any], bool] | None = None
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it

@@ -17,6 +17,7 @@ from moretta.cli import (
     doctor,
     evaluate,
     methods,
+    pool,
     sample,
     weights,
 )
@@ -43,6 +44,7 @@ app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 app.command("sample")(sample.command)
+app.add_typer(pool.app, name="pool")
 
 
 def _version(value: bool) -> None:

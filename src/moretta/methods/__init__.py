@@ -15,7 +15,7 @@ from moretta.errors import UsageError, nearest
 if TYPE_CHECKING:
     from moretta.records import Method, Settings
 
-METHODS = ("solid", "pixelate", "blur", "newface")
+METHODS = ("solid", "pixelate", "blur", "newface", "falco")
 
 
 def method(name: str) -> Method:

@@ -311,6 +311,8 @@ class Protector:
                 except Exception as error:  # noqa: BLE001 - as above
                     task.fault = f"{type(error).__name__}: {error}"
         for task in tasks:
+            if task.edited is not None and task.edited.fault:
+                task.edited, task.fault = None, task.edited.fault
             if task.edited is not None and not _sound(task.edited.pixels, task.crop.pixels):
                 task.edited = None
                 task.fault = "the method's answer has another shape or kind than the crop"
