@@ -150,3 +150,15 @@ def moretta(quick, monkeypatch, capfd):
         return ended.value.code or 0, out, err
 
     return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pools(tmp_path_factory):
+    """Keep pools of synthetic faces out of the user's cache, and small: 40 faces, drawn when asked."""
+    from moretta.weights import pools
+
+    folder = tmp_path_factory.mktemp("pools")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(pools.FOLDER_VARIABLE, str(folder))
+        patch.setattr(pools, "SMALL", 40)
+        yield folder

@@ -125,6 +125,7 @@ class Edited:
     statement: Statement | None = None
     figures: Mapping[str, float] = field(default_factory=dict)  # for the record
     settings: Mapping[str, Any] = field(default_factory=dict)  # where this face had others
+    fault: str = ""  # why this face could not be edited: it is covered, and `pixels` is not used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +188,10 @@ class Method:
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     explain: Callable[[], str] | None = None  # more for `moretta methods NAME`
     auto: Mapping[str, Any] | None = None  # settings that find the least strength for each face
+    #: (settings, device, faces at least to come): makes or refuses what must be there before a run.
+    prepare: Callable[[Any, str, int], None] | None = None
+    #: settings -> whether all faces of a run must pass through one process.
+    together: Callable[[Any], bool] | None = None
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record
     needs: tuple[str, ...] = ()  # modules of the extra `generative`
     trained_with: tuple[str, ...] = ()  # recognisers that may not judge it

@@ -20,6 +20,7 @@ from moretta.cli import (
     key,
     log,
     methods,
+    pool,
     recover,
     sample,
     styleid,
@@ -53,6 +54,7 @@ app.add_typer(styleid.app, name="styleid")
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 app.command("sample")(sample.command)
+app.add_typer(pool.app, name="pool")
 
 
 def _version(value: bool) -> None:

@@ -45,7 +45,12 @@ def command(
         raise UsageError(f"{out} is not empty", hint="choose a new folder")
     backend = composer(device=device)
     make_folder(out, hint="choose another name")
-    kept: dict[str, list[torch.Tensor]] = {"rows": [], "identities": [], "codes": []}
+    kept: dict[str, list[torch.Tensor]] = {
+        "points": [],
+        "rows": [],
+        "identities": [],
+        "codes": [],
+    }
     digits = len(str(count - 1))
     with torch.inference_mode():
         for start, end, parts in backend.samples(count, seed, truncation=truncation):

@@ -15,7 +15,16 @@ from moretta.errors import UsageError, nearest
 if TYPE_CHECKING:
     from moretta.records import Method, Settings
 
-METHODS = ("solid", "pixelate", "blur", "newface", "identitydp", "ifadit", "styleid")
+METHODS = (
+    "solid",
+    "pixelate",
+    "blur",
+    "newface",
+    "identitydp",
+    "ifadit",
+    "falco",
+    "styleid",
+)
 
 
 def method(name: str) -> Method:

@@ -57,8 +57,16 @@ class Backend(Protocol):
         """Pixels of a crop's side."""
 
     @property
+    def device(self) -> str:
+        """Where its tensors are."""
+
+    @property
     def layers(self) -> list[Layer]:
         """Rows of W+ and their channels in S."""
+
+    @property
+    def identity_rows(self) -> tuple[int, ...]:
+        """Rows of W+ that carry identity more than attributes."""
 
     def identity(self, pictures: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side), (n, 5, 2) -> unit vectors (n, length); differentiable."""
@@ -94,10 +102,19 @@ class Backend(Protocol):
     def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Blend drawings into their crops: what a photo will show, at this size."""
 
+    def seen(
+        self, pictures: torch.Tensor, points: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
+        """Identities as `identity` gives them, and dlib's stages if they came of the same pass."""
+
     def invert(
         self, pictures: torch.Tensor, points: torch.Tensor, *, steps: int = 0
     ) -> torch.Tensor:
         """Return the rows that draw these pictures, the better the more steps."""
+
+
+#: Rows of the composer's W+ that carry identity: see docs/falco.md, benchmarks/falco_rows.py.
+IDENTITY_ROWS = (3, 4, 5, 6)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +137,11 @@ class ComposerBackend:
     def layers(self) -> list[Layer]:
         """Rows of W+ and their channels in S."""
         return self.composer.layers
+
+    @property
+    def identity_rows(self) -> tuple[int, ...]:
+        """Rows of W+ that carry identity more than attributes."""
+        return IDENTITY_ROWS
 
     def identity(self, pictures: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side), (n, 5, 2) -> unit vectors (n, 48); differentiable, float32."""
@@ -195,7 +217,7 @@ class ComposerBackend:
             own = self.identity(pictures, points)
             start = self.rows(own, self.attributes(pictures))
             context = self.context(pictures)
-            truth = self._stages(pictures, points)[1]
+            truth = self.seen(pictures, points)[1]
         if steps <= 0:
             return start
         rows = start.clone().requires_grad_(True)
@@ -203,7 +225,7 @@ class ComposerBackend:
         mask = self.composer.mask
         for _ in range(steps):
             drawn = self.composed(pictures, self.draw(context, points, rows))
-            vectors, stages = self._stages(drawn, points)
+            vectors, stages = self.seen(drawn, points)
             loss = 5 * ((drawn - pictures).abs().mean((1, 2, 3)) / mask.mean()).sum()
             loss = loss + (1 - (vectors * own).sum(1)).sum()
             for stage, wanted in zip(stages, truth, strict=True):
@@ -215,33 +237,42 @@ class ComposerBackend:
         return rows.detach()
 
     def samples(
-        self, count: int, seed: int, *, truncation: float = 0.7, batch: int = 16
-    ) -> Iterator[tuple[int, int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]]:
+        self,
+        count: int,
+        seed: int,
+        *,
+        truncation: float = 0.7,
+        start: int = 0,
+        batch: int = 16,
+    ) -> Iterator[tuple[int, int, tuple[torch.Tensor, ...]]]:
         """Draw synthetic faces from the prior, without any photo, a batch at a time.
 
-        Yields the first face's number, the one after the last, and (pictures (n, 3, side, side), rows,
-        identities (n, 48), codes (n, 64)). The first faces of a larger count are those of a smaller
-        one, to the bit where `batch` is the same. truncation: 0 is the mean scene and code, 1 as varied as photos; identities stay uniform.
+        Yields the first face's number, the one after the last, and (pictures (n, 3, side, side), points
+        (n, 5, 2), rows, identities (n, 48), codes (n, 64)). The first faces of a larger count are those
+        of a smaller one, to the bit where `batch` is the same. start: the first face to draw, a multiple
+        of `batch`. truncation: 0 is the mean scene and code, 1 as varied as photos; identities stay
+        uniform.
         """
         mask = self.composer.mask
         whole = -(-count // batch) * batch  # sums of fewer rows round otherwise
         everybody = random_identities(whole, seed)
         drawn = self.prior.sample(whole, seed, truncation=truncation)
-        for start in range(0, whole, batch):
-            end = start + batch
-            identities = torch.from_numpy(everybody[start:end]).to(self.device)
-            codes, points, scenes = (part[start:end].to(self.device) for part in drawn)
+        for first in range(start, whole, batch):
+            end = first + batch
+            identities = torch.from_numpy(everybody[first:end]).to(self.device)
+            codes, points, scenes = (part[first:end].to(self.device) for part in drawn)
             contexts = self.prior.contexts(scenes, mask)
             rows = self.rows(identities, codes)
             faces = self.draw(contexts, points, rows)
             pictures = (contexts[:, :3] + faces * mask).clamp(-1, 1)
             last = min(end, count)
-            made = (pictures, rows, identities, codes)
-            yield start, last, tuple(part[: last - start] for part in made)  # type: ignore[misc]
+            made = (pictures, points, rows, identities, codes)
+            yield first, last, tuple(part[: last - first] for part in made)
 
-    def _stages(
+    def seen(
         self, pictures: torch.Tensor, points: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Identities (n, 48) and dlib's maps of three stages, in one pass; differentiable."""
         chips = cut((pictures + 1) * 127.5, points * pictures.shape[-1])
         return self.identify.embed(chips, features=True)
 

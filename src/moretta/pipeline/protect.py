@@ -340,6 +340,9 @@ class Protector:
                 except Exception as error:  # noqa: BLE001 - as above
                     task.fault = f"{type(error).__name__}: {error}"
         for task in tasks:
+            if task.edited is not None and task.edited.fault:
+                task.fault = task.edited.fault
+                task.edited = None
             if task.edited is not None and not _sound(task.edited.pixels, task.crop.pixels):
                 task.edited = None
                 task.fault = "the method's answer has another shape or kind than the crop"

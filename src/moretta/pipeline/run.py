@@ -166,6 +166,7 @@ def run(
     if options.device == "cuda":
         load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
     _refuse_inputs_among_outputs(items, folder)
+    jobs = _prepared(options, sum(item.photo for item in items), jobs)
     started = time.perf_counter()
     summary = Summary(output=str(folder))
     if not any(item.photo for item in items):
@@ -641,6 +642,22 @@ def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
             raise UsageError(f"--jobs is {jobs}", hint="one or more, or auto")
         return max(1, min(jobs, photos))
     return min(_cores(), 8) if photos >= AUTO else 1
+
+
+def _prepared(options: Options, photos: int, jobs: int | Literal["auto"]) -> int | Literal["auto"]:
+    """Let the method make or refuse what it needs; return how many jobs its settings allow."""
+    chosen = method(options.method)
+    own = chosen_settings(chosen, options.settings, strength=options.strength)
+    if chosen.prepare and photos:
+        chosen.prepare(own, options.device, photos if options.identity == "per-photo" else 0)
+    if chosen.together is None or not chosen.together(own):
+        return jobs
+    if jobs not in ("auto", 1):
+        raise UsageError(
+            f"--jobs is {jobs}, and {chosen.name} keeps faces apart within one process",
+            hint="--jobs 1, or the option that asks for it: moretta methods " + chosen.name,
+        )
+    return 1
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,12 +92,17 @@ def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
     )
 
 
-def tight(folder: Path, side: int, *, limit: int | None = None) -> Crops:
+def tight(
+    folder: Path, side: int, *, limit: int | None = None, chosen: Sequence[int] | None = None
+) -> Crops:
     """Read `faces-144.zip` and `index.csv`: tight crops in the middle of the wide square.
 
-    Their surroundings are grey and must not be learnt from: see `known`.
+    Their surroundings are grey and must not be learnt from: see `known`. chosen: these rows of the
+    table alone, in this order; then nothing is marked as held out.
     """
     rows = _table(folder / "index.csv", ("file",))[:limit]
+    if chosen is not None:
+        rows = [rows[i] for i in chosen]
     pixels, points = [], []
     for row, picture in zip(
         rows, pictures(folder / "faces-144.zip", (row["file"] for row in rows)), strict=True
@@ -108,7 +113,7 @@ def tight(folder: Path, side: int, *, limit: int | None = None) -> Crops:
         square[start : start + inner, start : start + inner] = _resized(picture, inner)
         pixels.append(square)
         points.append((_points(row) / len(picture) * inner + start) / side)
-    held = HELD if limit is None else 0
+    held = HELD if limit is None and chosen is None else 0
     return Crops(
         pixels=np.stack(pixels),
         points=np.stack(points).astype(np.float32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moretta.networks.backend import ComposerBackend
+    from moretta.networks.features import Features
     from moretta.networks.pool import Pool
     from moretta.networks.ranking import Ranking
     from moretta.networks.traits import TraitsHead
@@ -114,3 +116,49 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
+
+
+#: Official checkpoint of FaRL, looked for in the folders of `load.folders`.
+FARL = "FaRL-Base-Patch16-LAIONFace20M-ep64.pth"
+
+
+def features(name: str, backend: ComposerBackend) -> Features:
+    """Return attribute features: "features", which are bundled, or "farl" where its weights lie.
+
+    Raises WeightsRejected when FaRL's file is missing or of another form.
+    """
+    import torch
+
+    from moretta.networks.farl import FaRL
+    from moretta.networks.features import SmallFeatures
+
+    if name == "features":
+        return SmallFeatures.from_tensors(backend.identify, load.tensors(name), backend.device)
+    path = _farl()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return FaRL.from_tensors(state.get("state_dict", state), backend.device)
+    except Exception as error:  # torch's faults share no base
+        raise WeightsRejected(
+            f"{path.name}: not FaRL's checkpoint: {type(error).__name__}: {str(error).splitlines()[0]}",
+            hint="get the official file again, or leave --features out",
+        ) from error
+
+
+def digests(name: str) -> dict[str, str]:
+    """Return name -> sha256 of the networks that a pool with these features hangs on."""
+    found = {one: load.entry(one).sha256 for one in NETWORKS}
+    if name == "features":
+        return {**found, name: load.entry(name).sha256}
+    with _farl().open("rb") as file:
+        return {**found, name: hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _farl() -> Path:
+    for folder in load.folders():
+        if (path := folder / FARL).is_file():
+            return path
+    raise WeightsRejected(
+        f"{FARL} is missing: FaRL's official weights do not ship with Moretta",
+        hint=f"put it into {load.folders()[-1]}, or leave --features out: features are bundled",
+    )

@@ -191,14 +191,15 @@ def folders() -> list[Path]:
     """Return the folders that are searched, in order."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     first = [Path(chosen).expanduser()] if chosen else []
-    return [*first, _bundled(), _cache() / "moretta" / "weights"]
+    return [*first, _bundled(), cache() / "moretta" / "weights"]
 
 
 def _bundled() -> Path:
     return Path(__file__).parent / "bundled"
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Return the folder for what can be made again, of this user and every program."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser()
     if sys.platform == "darwin":

@@ -1,0 +1,177 @@
+"""Pools of synthetic faces: where they lie, and drawing them. torch is imported when one is drawn.
+
+Promise   a pool is a function of its networks, seed and truncation: the first faces of a larger one
+          are a smaller one, and a build that was stopped goes on where it was. Nothing is deleted.
+Looked in the folder given, else the folder in the variable MORETTA_POOLS, else the user's cache.
+Checked   tests/weights/test_pools.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moretta.errors import UsageError
+from moretta.networks import neighbours
+from moretta.weights import load
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from moretta.networks.backend import ComposerBackend
+    from moretta.networks.features import Features
+
+FOLDER_VARIABLE = "MORETTA_POOLS"
+SMALL = 2_000  # faces of the pool that is made at first use
+SEED, TRUNCATION = 1, 0.7  # the prior's draw: Barattin et al. 2023 draw 60,000 at truncation 0.7
+SAVED = 256  # faces between two savings
+
+Listener = Callable[[int, int], None]  # faces done, of how many
+
+
+def folder_for(networks: Mapping[str, str]) -> Path:
+    """Return where the pool of these networks (name -> sha256) lies unless another is named."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    place = Path(chosen).expanduser() if chosen else load.cache() / "moretta" / "pools"
+    key = json.dumps([sorted(networks.items()), SEED, TRUNCATION])
+    return place / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def build(
+    folder: Path,
+    count: int,
+    backend: ComposerBackend,
+    features: Features,
+    networks: Mapping[str, str],
+    *,
+    seed: int = SEED,
+    truncation: float = TRUNCATION,
+    listener: Listener | None = None,
+) -> neighbours.Faces:
+    """Draw a pool of `count` faces into `folder`, or what it lacks; a larger one is left as it is.
+
+    Raises UsageError when the folder holds a pool of other networks, seed or truncation, or cannot be
+    written.
+    """
+    import torch
+
+    if count < 1:
+        raise UsageError(f"a pool of {count} faces", hint="--count is at least 1")
+    about = {
+        "schema": neighbours.SCHEMA,
+        "networks": dict(networks),
+        "seed": seed,
+        "truncation": truncation,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = _begun(folder, about)
+        if done >= count:
+            return neighbours.opened(folder, networks)
+        drawn = backend.samples(count, seed, truncation=truncation, start=done - done % SAVED)
+        arrays: dict[str, npt.NDArray[np.float32]] = {}
+        with torch.inference_mode():
+            for start, end, (pictures, points, rows, identities, _) in drawn:
+                seen = features.of(pictures, points).vectors
+                if not arrays:
+                    slots, kept = _slots(rows)
+                    about |= {"count": count, "slots": slots}
+                    shapes = ((len(kept), rows.shape[2]), seen.shape[1:], identities.shape[1:])
+                    arrays = {
+                        name: _mapped(folder / f"{name}.npy", (count, *shape), done)
+                        for name, shape in zip(neighbours.ARRAYS, shapes, strict=True)
+                    }
+                for name, part in zip(
+                    neighbours.ARRAYS, (rows[:, kept], seen, identities), strict=True
+                ):
+                    arrays[name][start:end] = part.cpu().numpy()
+                if end % SAVED == 0 or end == count:
+                    for each in arrays.values():
+                        each.flush()  # type: ignore[attr-defined]
+                    _note(folder, {**about, "done": end})
+                if listener:
+                    listener(end, count)
+    except OSError as error:
+        raise UsageError(
+            f"the pool {folder} cannot be written: {error.strerror or error}",
+            hint="choose another --out, or another folder in MORETTA_POOLS",
+        ) from error
+    return neighbours.opened(folder, networks)
+
+
+def ready(
+    named: str,
+    backend: ComposerBackend,
+    features: Features,
+    networks: Mapping[str, str],
+    *,
+    listener: Listener | None = None,
+) -> neighbours.Faces:
+    """Open the pool in the folder `named`; or, for "", the usual one, a small one made if need be."""
+    if named:
+        return neighbours.opened(Path(named).expanduser(), networks)
+    folder = folder_for(networks)
+    if (folder / neighbours.MANIFEST).exists():
+        about = neighbours.read_manifest(folder)
+        if about["done"] == about["count"]:
+            return neighbours.opened(folder, networks)
+    return build(folder, SMALL, backend, features, networks, listener=listener)
+
+
+def _begun(folder: Path, about: Mapping[str, Any]) -> int:
+    """How many faces of this pool are in the folder. Raises UsageError for another pool."""
+    if not (folder / neighbours.MANIFEST).exists():
+        if any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} is not empty and holds no pool", hint="choose a new folder for --out"
+            )
+        return 0
+    found = neighbours.read_manifest(folder)
+    for key, value in about.items():
+        if found.get(key) != value:
+            raise UsageError(
+                f"{folder} holds a pool of other {key}", hint="choose a new folder for --out"
+            )
+    return int(found["done"])
+
+
+def _slots(rows: Any) -> tuple[list[int], list[int]]:
+    """Which kept row each row is, and which rows are kept, when faces repeat rows (a code in W)."""
+    slots: list[int] = []
+    kept: list[int] = []
+    for row in range(rows.shape[1]):
+        same = [i for i, one in enumerate(kept) if bool((rows[:, one] == rows[:, row]).all())]
+        if not same:
+            kept.append(row)
+        slots.append(same[0] if same else len(kept) - 1)
+    return slots, kept
+
+
+def _mapped(path: Path, shape: tuple[int, ...], done: int) -> npt.NDArray[np.float32]:
+    """Open an array for writing, as large as asked, with what is done already in it."""
+    if done and path.exists():
+        old = np.load(path, mmap_mode="r+", allow_pickle=False)
+        if old.shape == shape:
+            found: npt.NDArray[np.float32] = old
+            return found
+        part = path.with_suffix(".part")
+        new = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+        new[:done] = old[:done]
+        new.flush()
+        del new, old
+        part.replace(path)
+        moved: npt.NDArray[np.float32] = np.load(path, mmap_mode="r+", allow_pickle=False)
+        return moved
+    return np.lib.format.open_memmap(path, "w+", np.float32, shape)
+
+
+def _note(folder: Path, about: Mapping[str, Any]) -> None:
+    part = folder / f"{neighbours.MANIFEST}.part"
+    part.write_text(json.dumps(about, indent=1), "utf-8")
+    part.replace(folder / neighbours.MANIFEST)
