@@ -70,8 +70,11 @@ def _shown(report: Report) -> list[AttackPart]:
 def _figures(rows: list[AttackPart], report: Report) -> list[tuple[str, str]]:
     learners = [row for row in report.attacks if row.curve]
     learners.sort(key=lambda row: -(row.v_top1 or 0))
-    found = [
-        ("Top-1 by the number of people in the gallery.", figures.by_people(rows, "by people")),
+    found = []
+    if any(row.by_n for row in rows):  # 20 people or more
+        drawn = figures.by_people(rows, "by people")
+        found.append(("Top-1 by the number of people in the gallery.", drawn))
+    found += [
         (
             f"The right person within the first k of {report.headline.N or 'all'}.",
             figures.by_rank(rows, "by rank"),
