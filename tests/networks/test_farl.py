@@ -6,12 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
-from moretta.errors import WeightsRejected  # noqa: E402
-from moretta.networks.farl import DEVIATION, MEAN, FaRL  # noqa: E402
-from moretta.weights import backends  # noqa: E402
+from moretta.errors import WeightsRejected
+from moretta.networks.farl import DEVIATION, MEAN, FaRL
+from moretta.weights import backends
 
 WIDTH, PLACES, DEPTH, LENGTH = 128, 2 * 2 + 1, 2, 24
 

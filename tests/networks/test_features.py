@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moretta.networks.attributes import WIDE_POINTS  # noqa: E402
-from moretta.networks.features import (  # noqa: E402
+from moretta.networks.attributes import WIDE_POINTS
+from moretta.networks.features import (
     INPUTS,
     TOKENS,
     FeatureHead,
@@ -16,7 +16,7 @@ from moretta.networks.features import (  # noqa: E402
     places_of,
     stages,
 )
-from moretta.weights import load  # noqa: E402
+from moretta.weights import load
 
 
 @pytest.fixture(scope="module")

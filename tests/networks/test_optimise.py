@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from moretta.errors import UsageError  # noqa: E402
-from moretta.networks.features import Seen  # noqa: E402
-from moretta.networks.optimise import (  # noqa: E402
+from moretta.errors import UsageError
+from moretta.networks.features import Seen
+from moretta.networks.optimise import (
     ATTRIBUTES,
     IDENTITY,
     RATE,
@@ -19,7 +19,7 @@ from moretta.networks.optimise import (  # noqa: E402
     rates,
     require_gradient,
 )
-from moretta.weights import backends  # noqa: E402
+from moretta.weights import backends
 
 MOVED = (1, 2)
 

@@ -115,7 +115,10 @@ _index: dict[str, Any] = {}
 
 def _unit(vectors: Floats) -> npt.NDArray[np.float64]:
     exact = np.asarray(vectors, np.float64)
-    return exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)
+    unit: npt.NDArray[np.float64] = exact / np.maximum(
+        np.linalg.norm(exact, axis=1, keepdims=True), 1e-12
+    )
+    return unit
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ def opened(folder: Path, made_with: Mapping[str, str]) -> Faces:
         count = about["count"]  # arrays may be longer: a build that would have gone further stopped
         rows, vectors, identities = rows[:count], vectors[:count], identities[:count]
         sound = len(rows) == len(vectors) == len(identities) == count > 0
-        sound &= slots.ndim == 1 and 0 <= slots.min() and slots.max() < rows.shape[1]
+        sound &= slots.ndim == 1 and slots.min() >= 0 and slots.max() < rows.shape[1]
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise _damaged(folder) from error
     if not sound:

@@ -312,7 +312,8 @@ class Protector:
                     task.fault = f"{type(error).__name__}: {error}"
         for task in tasks:
             if task.edited is not None and task.edited.fault:
-                task.edited, task.fault = None, task.edited.fault
+                task.fault = task.edited.fault
+                task.edited = None
             if task.edited is not None and not _sound(task.edited.pixels, task.crop.pixels):
                 task.edited = None
                 task.fault = "the method's answer has another shape or kind than the crop"
