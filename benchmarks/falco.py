@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", help="conditions whose names begin so, separated by ;")
+    parser.add_argument("--only", help="names of conditions, separated by ;")
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -231,7 +231,7 @@ def main() -> None:
     if "no edit" not in kept["conditions"]:
         kept["conditions"]["no edit"] = judge.figures(shown)
     for name, used, options in CONDITIONS:
-        wanted = given.only is None or any(name.startswith(x) for x in given.only.split(";"))
+        wanted = given.only is None or name in given.only.split(";")
         if name in kept["conditions"] or not wanted:
             continue
         photos, seconds, own = edited(people, used, options)
