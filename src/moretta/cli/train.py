@@ -136,6 +136,35 @@ def _needs_torch() -> None:
     torch.set_num_threads(1)
 
 
+@app.command()
+def features(
+    data: Annotated[Path, typer.Option(help="Folder with faces-144.zip and wide.zip.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is gathered, and weights.")],
+    minutes: Annotated[float, typer.Option(min=0, help="Of training, after gathering.")] = 10,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
+    tight: Annotated[int, typer.Option(min=8, help="Labelled crops to learn from.")] = 4000,
+    wide: Annotated[int, typer.Option(min=8, help="Wide crops to learn from.")] = 1800,
+    pairs: Annotated[int, typer.Option(min=8, help="Drawn pairs of two identities.")] = 350,
+    seed: Annotated[int, typer.Option(min=0, help="Of a new run.")] = 0,
+) -> None:
+    """Train the attribute features of falco, and print agreement with held-out labels.
+
+    Example: [bold]moretta-train features --data crops --out run --minutes 10[/bold]
+    """
+    from moretta.errors import UsageError
+
+    try:
+        from moretta.training import features as recipe
+    except ImportError as error:
+        raise UsageError("training needs torch", hint="pip install 'moretta[train]'") from error
+    found = recipe.run(
+        data, out, minutes=minutes, steps=steps, tight=tight, wide=wide, pairs=pairs, seed=seed
+    )
+    for name, value in found.items():
+        print(f"{name}: {value:.3f}")  # noqa: T201
+    print(f"{(out / 'features.safetensors').resolve()}")  # noqa: T201
+
+
 def main() -> None:
     """Run the command; every fault is one clear line and a hint on standard error."""
     from moretta.cli.main import at_the_rim

@@ -65,9 +65,9 @@ class FaRL(nn.Module):
     def of(
         self,
         pictures: torch.Tensor,
-        points: torch.Tensor,  # noqa: ARG002 - one interface
+        points: torch.Tensor,  # noqa: ARG002
         *,
-        maps: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 - as above
+        maps: Sequence[torch.Tensor] | None = None,  # noqa: ARG002
     ) -> Seen:
         """(n, 3, side, side) -> vectors (n, 512), tokens (n, 197, 768). Points and maps are not used."""
         shown = functional.interpolate(

@@ -115,10 +115,10 @@ _index: dict[str, Any] = {}
 
 def _unit(vectors: Floats) -> npt.NDArray[np.float64]:
     exact = np.asarray(vectors, np.float64)
-    scaled: npt.NDArray[np.float64] = exact / np.maximum(
+    unit: npt.NDArray[np.float64] = exact / np.maximum(
         np.linalg.norm(exact, axis=1, keepdims=True), 1e-12
     )
-    return scaled
+    return unit
 
 
 # ---- files -----------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from moretta.networks.recogniser import CHIP_POINTS, chip
 from moretta.training import crops as sets
 from moretta.training.run import reseed
 from moretta.training.traits import GROUPS, HELD_OUT, labels_of, read_rows
+from moretta.weights import load
 from moretta.weights.backends import composer
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
         "codes": ((_CODE,), np.float32),
     }
     done = out / "gathered.txt"
-    fresh = not done.exists() or not done.read_text().startswith(f"{total} {seed} ")
+    key = f"{total} {seed} {load.entry('composer').sha256[:12]} "
+    fresh = not done.exists() or not done.read_text().startswith(key)
     kept = {
         name: np.lib.format.open_memmap(
             out / f"{name}.npy",
@@ -119,7 +121,7 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
         )
         for name, (shape, kind) in shapes.items()
     }
-    begun = 0 if fresh else int(done.read_text().split()[2])
+    begun = 0 if fresh else int(done.read_text().split()[3])
     pixels = np.concatenate([labelled.pixels, photographed.pixels])
     points = np.concatenate([labelled.points, photographed.points])
     with torch.inference_mode():
@@ -129,12 +131,12 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
                 torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).float() / 127.5 - 1
             ).contiguous()
             _keep(backend, kept, start, pictures, torch.from_numpy(points[part]))
-            done.write_text(f"{total} {seed} {min(start + _BLOCK, len(pixels))}")
+            done.write_text(f"{key}{min(start + _BLOCK, len(pixels))}")
         for start in range(max(begun, len(pixels)), total, _BLOCK):
             pictures, where = drawn_pairs(backend, _BLOCK // 2, seed + start)
             fits = min(_BLOCK, total - start)
             _keep(backend, kept, start, pictures[:fits], where[:fits])
-            done.write_text(f"{total} {seed} {start + fits}")
+            done.write_text(f"{key}{start + fits}")
     labels = np.full((total, 3), UNKNOWN, np.int64)
     read = labels_of(rows)
     labels[: len(rows)] = np.stack([read.bands, read.genders, read.groups], 1)
@@ -279,7 +281,7 @@ def train(examples: Examples, *, minutes: float, steps: int | None, seed: int) -
         optimiser.step()
         step += 1
         if step % 50 == 0:
-            said = ", ".join(f"{name} {float(value):.3f}" for name, value in terms.items())
+            said = ", ".join(f"{name} {value.item():.3f}" for name, value in terms.items())
             print(f"step {step}, {share:.0%}: {said}", flush=True)  # noqa: T201
 
 
@@ -362,9 +364,9 @@ def run(
     *,
     minutes: float,
     steps: int | None = None,
-    tight: int = 5000,
-    wide: int = 2000,
-    pairs: int = 400,
+    tight: int = 4000,
+    wide: int = 1800,
+    pairs: int = 350,
     seed: int = 0,
 ) -> dict[str, float]:
     """Gather, train, write `out`/features.safetensors and return the figures.

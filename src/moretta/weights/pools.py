@@ -155,6 +155,8 @@ def _slots(rows: Any) -> tuple[list[int], list[int]]:
 
 def _mapped(path: Path, shape: tuple[int, ...], done: int) -> npt.NDArray[np.float32]:
     """Open an array for writing, as large as asked, with what is done already in it."""
+    old: npt.NDArray[np.float32]
+    new: npt.NDArray[np.float32]
     if done and path.exists():
         old = np.load(path, mmap_mode="r+", allow_pickle=False)
         if old.shape == shape:
@@ -166,8 +168,8 @@ def _mapped(path: Path, shape: tuple[int, ...], done: int) -> npt.NDArray[np.flo
         new.flush()
         del new, old
         part.replace(path)
-        moved: npt.NDArray[np.float32] = np.load(path, mmap_mode="r+", allow_pickle=False)
-        return moved
+        new = np.load(path, mmap_mode="r+", allow_pickle=False)
+        return new
     return np.lib.format.open_memmap(path, "w+", np.float32, shape)
 
 
