@@ -38,8 +38,10 @@ COMMANDS = [
     ["sample"],
     ["styleid"],
     ["styleid", "rank"],
+    ["pool"],
+    ["pool", "build"],
 ]
-HEADINGS = (["weights"], ["key"], ["log"], ["styleid"])
+HEADINGS = (["weights"], ["key"], ["log"], ["styleid"], ["pool"])
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "PIL", "safetensors", "scipy", "matplotlib")
 
 
