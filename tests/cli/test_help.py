@@ -86,7 +86,7 @@ def test_methods_in_full_and_as_json(moretta):
     code, out, _ = moretta("methods", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert [row["name"] for row in rows] == ["solid", "pixelate", "blur", "newface"]
+    assert [row["name"] for row in rows] == ["solid", "pixelate", "blur", "newface", "styleid"]
     for row in rows:
         code, out, _ = moretta("methods", row["name"])
         assert code == 0
