@@ -33,7 +33,7 @@ SIDE = 96  # pixels of the bundled composer's crop
 TOO_NEAR = 0.35
 #: Recognisers that `auto` asks. The judge may not be one of them.
 CALIBRATION = ("dlib",)
-MARGIN = 0.15  # of cosine, below a calibration recogniser's threshold
+MARGIN = 0.3  # of cosine, below a calibration recogniser's threshold
 BISECTIONS = 6  # the least strength is found within 1/64
 ELIGIBLE = {"channels": 1536, "numbers": 2304, "groups": 18, "rows": 9}
 REGIONS_OF = {
