@@ -601,8 +601,8 @@ def _bisected(falling: Callable[[float], float]) -> float:
 def bessel_ratio(kappa: float, length: int) -> float:
     """Return I_(d/2)(kappa) / I_(d/2 - 1)(kappa) by its continued fraction (Lentz), d = length.
 
-    >>> bessel_ratio(50, 512)
-    0.09674570507035211
+    >>> round(bessel_ratio(50, 512), 12)
+    0.09674570507
     """
     if kappa == 0:
         return 0.0
