@@ -244,7 +244,7 @@ def test_the_page_stands_alone_and_shows_every_row(run):
     for limit in report.limits:
         assert limit in text
     assert report.headline.sentence in text
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 3
     assert page(report) == html
 
 
