@@ -131,3 +131,47 @@ def test_each_face_needs_its_secret(face, protected):
     with pytest.raises(UsageError, match="key"):
         recovered([replace(aligned(shown, face, secret(0)), secret=None)])
     np.testing.assert_array_equal(recover_faces(shown, [], []), shown)
+
+
+def test_the_command_draws_likenesses_and_nothing_without_the_key(small, tmp_path, put):
+    from moretta.pipeline import custody
+    from moretta.pipeline import recover as way_back
+    from moretta.pipeline.custody import AccessLog
+    from moretta.pipeline.options import options
+    from moretta.pipeline.run import run
+    from moretta.privacy.keys import KeyFile
+
+    put(tmp_path / "in" / "a.png", small)
+    custody.write_key(tmp_path / "my.key", bytes(range(32)))
+    ring = custody.keyring(key=tmp_path / "my.key")
+    out = tmp_path / "out"
+    chosen = options({"method": "ifadit", "reversible": True})
+    assert run([tmp_path / "in"], out, chosen, jobs=1, keyring=ring).published == 1
+    faces = json.loads((out / "manifest.jsonl").read_text().splitlines()[-1])["faces"]
+
+    def drawn(where: str, key: bytes):
+        told = []
+        counts = way_back.likenesses(
+            way_back.listed([out]),
+            tmp_path / where,
+            [KeyFile(key)],
+            purpose="a test",
+            log=AccessLog(tmp_path / "access.jsonl"),
+            listener=told.append,
+        )
+        return counts, told[0]
+
+    counts, told = drawn("other", bytes(32))
+    assert (counts.exit_code, told.outcome) == (3, "closed")
+    assert not list((tmp_path / "other").iterdir())
+    if faces[0]["method"] != "ifadit":
+        pytest.skip("the judge covered the face")
+    counts, told = drawn("likeness", bytes(range(32)))
+    assert (counts.exit_code, counts.drawn, told.status) == (0, 1, "BOUND")
+    protected = np.asarray(Image.open(out / "a.png"))
+    likeness = np.asarray(Image.open(tmp_path / "likeness" / "a.png.likeness.png"))
+    assert likeness.shape == protected.shape
+    assert (likeness != protected).any()
+    assert (tmp_path / "access.jsonl").read_text().count("likeness") == 4
+    counts, told = drawn("likeness", bytes(range(32)))  # nothing is overwritten
+    assert (counts.exit_code, told.outcome) == (4, "failed")

@@ -39,6 +39,9 @@ def command(
         if not method and (lacking := missing(by_name(name))):
             print(f"{name}: left out, it needs {' and '.join(lacking)}")  # noqa: T201
             continue
+        if by_name(name).keyed:
+            print(f"{name}: left out, it needs a key: moretta key new FILE, then moretta anonymize")  # noqa: T201
+            continue
         after, record = Anonymizer(name, seed=0).image(before)
         face = record.faces[0]
         cosine, known = face.audit["cosine"], face.audit["threshold"]

@@ -38,6 +38,13 @@ def command(
             "--allow-unbound", help="Also where the photo is not the one that was sealed."
         ),
     ] = False,
+    neural: Annotated[
+        bool,
+        typer.Option(
+            "--neural",
+            help="Approximate: read pseudonyms from the photos, turn them back by the key and draw likenesses.",
+        ),
+    ] = False,
     log: Annotated[
         Path | None, typer.Option(help="Access log (default ~/.local/state/moretta/access.jsonl).")
     ] = None,
@@ -53,7 +60,7 @@ def command(
 
     from moretta.errors import one_line
     from moretta.pipeline import custody
-    from moretta.pipeline.recover import Recovered, listed, recover
+    from moretta.pipeline.recover import Recovered, likenesses, listed, recover
 
     why = custody.purpose(purpose)
     sealed = listed(photos, sidecars)
@@ -63,13 +70,17 @@ def command(
         if json:
             print(jsons.dumps(asdict(done)), flush=True)  # noqa: T201
             return
-        good = done.outcome in ("recovered", "kept")
+        good = done.outcome in ("recovered", "kept", "drawn")
         status = f"{done.status}, " if done.status else ""
         place = f" as {one_line(done.original)}" if good else ""
         text = f"{one_line(done.name)}: {status}{done.outcome}{place}: {one_line(done.reason)}"
         print(text if good else f"moretta: {text}", file=sys.stdout if good else sys.stderr)
 
-    counts = recover(
+    if neural:
+        from moretta.methods import method, require
+
+        require(method("ifadit"))
+    counts = (likenesses if neural else recover)(
         sealed,
         output,
         openers,
@@ -80,8 +91,10 @@ def command(
         listener=show,
     )
     if not json:
-        left = counts.sealed - counts.recovered - counts.kept
-        print(f"{counts.recovered + counts.kept} of {counts.sealed} originals are in {output}")  # noqa: T201
+        left = counts.sealed - counts.recovered - counts.kept - counts.drawn
+        what = "approximate likenesses" if neural else "originals"
+        done = counts.recovered + counts.kept + counts.drawn
+        print(f"{done} of {counts.sealed} {what} are in {output}")  # noqa: T201
         if left:
             print(f"moretta: {left} are not", file=sys.stderr)  # noqa: T201
     raise typer.Exit(counts.exit_code)

@@ -21,12 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+from PIL import Image
+
 from moretta.errors import CannotOpen, PhotoError, UsageError, one_line
-from moretta.photos.files import PART_PREFIX, whole_file
+from moretta.methods.ifadit import Ifadit
+from moretta.photos.files import PART_PREFIX, read_photo, whole_file
 from moretta.photos.fingerprint import dhash, near
 from moretta.photos.manifest import SIDECAR, make_folder
 from moretta.pipeline.custody import AccessLog, KeyTable
-from moretta.pipeline.sealing import bound_hash, sidecar_of
+from moretta.pipeline.sealing import bound_hash, model_digest, sidecar_of
 from moretta.privacy import envelope
 from moretta.privacy.keys import (
     KeyFile,
@@ -36,13 +40,14 @@ from moretta.privacy.keys import (
     record_seed,
     seed_without_envelope,
 )
+from moretta.records import Box, Face
 
 if TYPE_CHECKING:
     from moretta.privacy.envelope import Core, Header, Unlocked
     from moretta.privacy.keys import Opener, Wrapper
 
 Status = Literal["BOUND", "SOFT", "UNBOUND"]
-Outcome = Literal["recovered", "kept", "unbound", "closed", "failed"]
+Outcome = Literal["recovered", "kept", "drawn", "unbound", "closed", "failed"]
 PHOTO_LIMIT = 4 << 30  # bytes of a protected photo that is compared
 
 
@@ -74,6 +79,7 @@ class Recovery:
     sealed: int = 0
     recovered: int = 0
     kept: int = 0  # the very same file was there already
+    drawn: int = 0  # an approximate likeness was written
     unbound: int = 0  # opened, but not bound to the picture: nothing was written
     closed: int = 0  # did not open
     failed: int = 0  # could not be read or written
@@ -135,6 +141,107 @@ def recover(
     return counts
 
 
+def likenesses(
+    sealed: Sequence[Sealed],
+    output: Path,
+    openers: Sequence[Opener],
+    *,
+    purpose: str,
+    log: AccessLog,
+    table: KeyTable | None = None,
+    allow_unbound: bool = False,
+    device: str = "cpu",
+    listener: Callable[[Recovered], None] | None = None,
+) -> Recovery:
+    """Draw approximate likenesses from protected photos and their faces' secrets, as PNG files.
+
+    The sidecar gives the secrets and the places of the faces; its original is not looked at. Returns
+    the counts. Raises UsageError when the output cannot be made, LogBroken as `recover`.
+    """
+    make_folder(output)
+    master = next((one for one in openers if isinstance(one, KeyFile)), None)
+    counts = Recovery(output=str(output), sealed=len(sealed))
+    for one in sealed:
+        record = "unknown"
+        try:
+            record = header_of(one.sidecar).core.record_id.hex()
+            log.write("likeness", record=record, purpose=purpose, result="asked")
+            done = _likeness(
+                one, output, openers, master, table, allow_unbound=allow_unbound, device=device
+            )
+        except CannotOpen as fault:
+            done = Recovered(one.name, "closed", f"{fault.fault}; {fault.hint}".rstrip("; "))
+        except PhotoError as fault:
+            done = Recovered(one.name, "failed", f"{fault.fault}; {fault.hint}".rstrip("; "))
+        told = f"{done.outcome} {done.status}" if done.status else done.outcome
+        log.write("likeness", record=record, purpose=purpose, result=told)
+        setattr(counts, done.outcome, getattr(counts, done.outcome) + 1)
+        if listener is not None:
+            listener(done)
+    return counts
+
+
+def _likeness(
+    one: Sealed,
+    output: Path,
+    openers: Sequence[Opener],
+    master: KeyFile | None,
+    table: KeyTable | None,
+    *,
+    allow_unbound: bool,
+    device: str,
+) -> Recovered:
+    from moretta.pipeline.recovery import recover_faces
+
+    pseudonyms, manifest, core = pseudonyms_of(one.sidecar, openers, master=master, table=table)
+    status = status_of(core, manifest, one.photo)
+    if status == "UNBOUND" and not allow_unbound:
+        reason = "the photo is not the one it was sealed with; --allow-unbound draws all the same"
+        return Recovered(one.name, "unbound", reason, status)
+    photo = read_photo(one.photo)
+    drawn = [i for i, face in enumerate(manifest["faces"]) if face["method"] == "ifadit"]
+    if not drawn:
+        raise PhotoError(f"{one.name}: no face of it was drawn with a key", hint="nothing to draw")
+    settings = Ifadit(**manifest["faces"][drawn[0]]["settings"])
+    if model_digest("ifadit", settings.model_dump()) != core.model_digest:
+        raise PhotoError(
+            f"{one.name}: other networks or settings drew it than this installation has",
+            hint="use the version that drew it; the original comes back without --neural",
+        )
+    faces = [_face(manifest["faces"][i]) for i in drawn]
+    height, width = photo.pixels.shape[:2]
+    if any(face.box.right > 1.5 * width or face.box.bottom > 1.5 * height for face in faces):
+        raise PhotoError(
+            f"{one.name}: its faces lie outside of it, so it was made smaller since",
+            hint="use the photo at the size at which it was sealed",
+        )
+    secrets_ = [pseudonyms.of(i, manifest["faces"][i].get("subject")) for i in drawn]
+    pixels = recover_faces(photo.pixels, faces, secrets_, settings=settings, device=device)
+    name = f"{one.name}.likeness.png"
+    target = output.joinpath(*name.split("/"))
+    if os.path.lexists(target):
+        raise PhotoError(f"{one_line(name)} is there already", hint="choose another --output")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target, mode=0o600) as out:
+        out.write(file.getvalue())
+    rest = len(manifest["faces"]) - len(drawn)
+    reason = "approximate, not the original" + (f"; {rest} covered faces stay" if rest else "")
+    if status != "BOUND":
+        reason += "; the photo was changed since it was sealed, so the likeness is worse"
+    return Recovered(one.name, "drawn", reason, status, name)
+
+
+def _face(said: Mapping[str, Any]) -> Face:
+    return Face(
+        box=Box(*said["box"]),
+        points=np.array(said["points"], np.float64),
+        score=1.0,
+        detector="manual",
+    )
+
+
 def rewrap(
     sidecar: Path,
     openers: Sequence[Opener],
@@ -194,7 +301,7 @@ def pseudonyms_of(
     if scope not in ("record", "subject", "collection"):
         raise PhotoError(
             f"{sidecar.name}: its photo was drawn without a key",
-            hint="the original comes back whole without --neural",
+            hint="nothing can be turned back; moretta recover without --neural gives the original",
         )
     key = b"" if master is None else master.pseudonyms
     return Pseudonyms(scope, core.record_salt, seed, key), manifest, core
