@@ -17,11 +17,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moretta.errors import LedgerError, UsageError
+from moretta.errors import BudgetSpent, LedgerError, UsageError
 from moretta.privacy.ledger import Ledger
 
 if TYPE_CHECKING:
-    from moretta.records import Crop, Guard
+    from collections.abc import Callable
+
+    from moretta.records import Charge, Crop, Guard
 
 VARIABLE = "MORETTA_LEDGER"
 NAME = "ledger.sqlite"
@@ -72,7 +74,17 @@ def guard(ledger: Ledger, crop: Crop) -> Guard:
     """
     photo = hashlib.sha256(crop.pixels.tobytes()).digest()
     who = f"face {photo.hex()}" if crop.identity is None else person(crop.identity)
-    return ledger.guard(who, photo)
+    inner = ledger.guard(who, photo)
+
+    def silent(charge: Charge, draw: Callable[[], bytes]) -> bytes:
+        try:
+            return inner(charge, draw)
+        except (
+            BudgetSpent
+        ) as fault:  # what is spent on whom stays in the ledger: records are published
+            raise BudgetSpent("this person's budget does not hold it", hint=fault.hint) from None
+
+    return silent
 
 
 def person(identity: int) -> str:

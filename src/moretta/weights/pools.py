@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from moretta.networks.features import Features
 
 FOLDER_VARIABLE = "MORETTA_POOLS"
-SMALL = 2_000  # faces of the pool that is made at first use
+SMALL = 500  # faces of the pool that is made at first use
 SEED, TRUNCATION = 1, 0.7  # the prior's draw: Barattin et al. 2023 draw 60,000 at truncation 0.7
 SAVED = 256  # faces between two savings
 
