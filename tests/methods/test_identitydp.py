@@ -83,7 +83,7 @@ def test_alias_says_whether_photos_of_a_person_cost_once_or_each(edit_with, face
     assert ledger.spent(budget.person(7)).epsilon == pytest.approx(8, abs=1e-5)
     more = [replace(one, pixels=one.pixels ^ 8) for one in photos]
     more = [replace(one, guard=budget.guard(ledger, one)) for one in more]
-    with pytest.raises(BudgetSpent, match="spent on this person"):
+    with pytest.raises(BudgetSpent, match="budget does not hold it"):
         edit_with(epsilon=2.0)(more)
     assert ledger.spent(budget.person(7)).epsilon <= 10
 
