@@ -18,19 +18,16 @@ from pydantic import Field
 
 from moretta.errors import UsageError
 from moretta.records import Crop, Edited, FaceEdit, Method, Settings
-from moretta.weights.backends import NETWORKS
+from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, SIDE
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-SIDE = 96  # pixels of the bundled composer's crop
 BATCH = 8  # faces that are optimised together
 #: Cosines between different people in the recogniser of the loss: mean, standard deviation, and the
 #: 99th percentile, at which draws are cut off (docs/networks.md).
 IMPOSTOR, FARTHEST = (0.015, 0.147), 0.369
-#: Neighbours this near to the old face are passed over, as in newface.
-TOO_NEAR = 0.35
 _SEARCHED = 64  # neighbours looked through for one that is neither too near nor taken
 _SHARES = (1.0, 0.75, 0.5, 0.25)  # of a row that is re-sampled, the largest within tolerance
 _TOLERANCE = 1.1  # of the attribute distance, that re-sampling may cost
@@ -98,8 +95,6 @@ def _networks(settings: Falco, device: str) -> tuple[Any, Any, Any]:
     from moretta.weights import backends, pools
 
     backend = backends.composer(device=device)
-    if backend.side != SIDE:
-        raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
     require_gradient(backend)
     features = backends.features(settings.features, backend)
     networks = backends.digests(settings.features)
@@ -112,7 +107,8 @@ def build(settings: Falco, device: str) -> FaceEdit:
     import torch
 
     from moretta.faces.crop import points_in
-    from moretta.networks.backend import pictures_of, pixels_of
+    from moretta.networks import pool as pools
+    from moretta.networks.backend import by_batches, pictures_of, pixels_of
     from moretta.networks.features import distance
     from moretta.networks.optimise import Task, move
 
@@ -120,13 +116,6 @@ def build(settings: Falco, device: str) -> FaceEdit:
     moved = list(backend.identity_rows)
     copied = [row for row in range(len(backend.layers)) if row not in moved]
     taken: dict[int, tuple[str, int]] = {}  # member -> who has it
-
-    def edit(crops: Sequence[Crop]) -> list[Edited]:
-        return [
-            one
-            for start in range(0, len(crops), BATCH)
-            for one in changed(crops[start : start + BATCH])
-        ]
 
     def changed(crops: Sequence[Crop]) -> list[Edited]:
         with torch.no_grad():
@@ -196,7 +185,7 @@ def build(settings: Falco, device: str) -> FaceEdit:
             free = order
         else:
             who = ("seed", crop.seed)
-            strange = near[pool.identities[near] @ old < TOO_NEAR]
+            strange = near[pool.identities[near] @ old < pools.TOO_NEAR]
             free = strange if len(strange) else near
         if settings.unique == "yes":
             kept = next((member for member, has in taken.items() if has == who), None)
@@ -244,7 +233,7 @@ def build(settings: Falco, device: str) -> FaceEdit:
             open_ &= ~fits
         return result
 
-    return edit
+    return by_batches(changed, BATCH)
 
 
 def stretched(pictures: torch.Tensor) -> torch.Tensor:
@@ -265,8 +254,8 @@ METHOD = Method(
     build=build,
     template="wide",
     side=SIDE,
-    mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
-    mask_feather=0.05,  # the composer has blended already, at its own size
+    mask_scale=MASK_SCALE,
+    mask_feather=MASK_FEATHER,
     promise="measured",
     promises="the rows of the latent code that carry identity come from a synthetic face and were moved"
     " to the wanted cosine from the old one; the judge has compared the result",

@@ -18,14 +18,13 @@ from pydantic_core import PydanticCustomError
 
 from moretta.errors import ReleaseRefused
 from moretta.records import Charge, Crop, Edited, FaceEdit, Method, Settings
-from moretta.weights.backends import NETWORKS
+from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, SIDE
 
 if TYPE_CHECKING:
     import numpy as np
 
     from moretta.records import Statement
 
-SIDE = 96  # pixels of the bundled composer's crop
 WEAK = 10.0  # above this epsilon, a guess among thousands is right more often than not
 
 MatchedOn = Literal["none", "age", "gender", "age,gender"]
@@ -133,19 +132,14 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
 
     from moretta.faces.crop import points_in
     from moretta.networks import pool as pools
-    from moretta.networks.backend import pictures_of, pixels_of
-    from moretta.networks.traits import TraitsHead
+    from moretta.networks.backend import by_batches, noise_of, pictures_of, pixels_of
     from moretta.privacy.entropy import Entropy, Predictable
     from moretta.privacy.mechanisms import FinitePool, mechanism
-    from moretta.weights import load
-    from moretta.weights.backends import composer
+    from moretta.weights.backends import composer, stand_ins
 
     backend = composer(device=device)
-    if backend.side != SIDE:
-        raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
     epsilon = settings.epsilon
-    head = TraitsHead.from_tensors(load.tensors("identity"))
-    pool = pools.build(pools.COUNT, pools.SEED, head)
+    pool, head = stand_ins()
     whole = mechanism(settings.mechanism, pool.identities)
     alike: dict[tuple[str, str], FinitePool] = {}  # pools of one apparent age and gender
     expected = whole.expected_cosine(epsilon, pools.LENGTH)
@@ -160,26 +154,18 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
     )
 
     @torch.inference_mode()
-    def edit(crops: Sequence[Crop]) -> list[Edited]:
-        return [
-            one for start in range(0, len(crops), 16) for one in drawn(crops[start : start + 16])
-        ]
-
     def drawn(crops: Sequence[Crop]) -> list[Edited]:
         pictures = pictures_of([crop.pixels for crop in crops], backend.device)
         points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points)
         new = [released(crop, one) for crop, one in zip(crops, old.cpu().numpy(), strict=True)]
         asked = torch.from_numpy(np.stack(new)).to(old)
-        noise = [np.random.default_rng(crop.seed).standard_normal(64) for crop in crops]
-        code = backend.known(
-            pictures, torch.from_numpy(np.stack(noise)).to(old), level=settings.level
-        )
-        faces = backend.draw(backend.context(pictures), points, backend.rows(asked, code))
+        noise = noise_of([crop.seed for crop in crops], old)
+        code = backend.known(pictures, noise, level=settings.level)
         said = unsafe if settings.predictable and epsilon else statement
         return [
             Edited(pixels=one, statement=said, figures={"expected_cosine": expected})
-            for one in pixels_of(backend.composed(pictures, faces))
+            for one in pixels_of(backend.redrawn(pictures, points, asked, code))
         ]
 
     def released(crop: Crop, old: np.ndarray) -> np.ndarray:
@@ -208,7 +194,7 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
             chosen = alike[kind]
         return chosen.release(old, epsilon, entropy).vector
 
-    return edit
+    return by_batches(drawn)
 
 
 def stated(settings: IdentityDP, statement: Statement) -> Statement:
@@ -268,8 +254,8 @@ METHOD = Method(
     build=build,
     template="wide",
     side=SIDE,
-    mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
-    mask_feather=0.05,  # the composer has blended already, at its own size
+    mask_scale=MASK_SCALE,
+    mask_feather=MASK_FEATHER,
     promise="proved",
     promises="the identity vector is released with local differential privacy, epsilon as stated in the record"
     " (worst case over all unit vectors); the ledger adds up what is released about one person",

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from moretta.errors import UsageError
 from moretta.records import Crop, Edited, FaceEdit, Method, Settings
-from moretta.weights.backends import NETWORKS
+from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, SIDE
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     Turn = Callable[[Sequence[bytes], Vectors], Vectors]
 
-SIDE = 96  # pixels of the bundled composer's crop
 SECRET_BYTES = 32
 
 
@@ -59,40 +58,26 @@ def build(settings: Ifadit, device: str) -> FaceEdit:
     import torch
 
     from moretta.faces.crop import points_in
-    from moretta.networks.backend import pictures_of, pixels_of
+    from moretta.networks.backend import by_batches, noise_of, pictures_of, pixels_of
     from moretta.weights.backends import composer
 
     backend = composer(device=device)
     to_pseudonyms, _ = turns(settings)
-    if backend.side != SIDE:
-        raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
-
-    def edit(crops: Sequence[Crop]) -> list[Edited]:
-        secrets = [secret_of(crop) for crop in crops]
-        return [
-            one
-            for start in range(0, len(crops), 16)
-            for one in drawn(crops[start : start + 16], secrets[start : start + 16])
-        ]
 
     @torch.inference_mode()
-    def drawn(crops: Sequence[Crop], secrets: Sequence[bytes]) -> list[Edited]:
+    def drawn(crops: Sequence[Crop]) -> list[Edited]:
+        secrets = [secret_of(crop) for crop in crops]
         pictures = pictures_of([crop.pixels for crop in crops], backend.device)
         points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points).cpu().double().numpy()
         new = to_pseudonyms(secrets, old)
-        noise = [
-            np.random.default_rng(noise_seed(secret, crop.seed)).standard_normal(64)
-            for secret, crop in zip(secrets, crops, strict=True)
-        ]
-        code = backend.known(
-            pictures, torch.from_numpy(np.stack(noise)).to(pictures), level=settings.level
-        )
-        rows = backend.rows(torch.from_numpy(new).to(pictures), code)
-        faces = backend.draw(backend.context(pictures), points, rows)
-        return [Edited(pixels=one) for one in pixels_of(backend.composed(pictures, faces))]
+        seeds = [noise_seed(own, crop.seed) for own, crop in zip(secrets, crops, strict=True)]
+        code = backend.known(pictures, noise_of(seeds, pictures), level=settings.level)
+        asked = torch.from_numpy(new).to(pictures)
+        faces = backend.redrawn(pictures, points, asked, code)
+        return [Edited(pixels=one) for one in pixels_of(faces)]
 
-    return edit
+    return by_batches(drawn)
 
 
 def secret_of(crop: Crop) -> bytes:
@@ -186,8 +171,8 @@ METHOD = Method(
     build=build,
     template="wide",
     side=SIDE,
-    mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
-    mask_feather=0.05,  # the composer has blended already, at its own size
+    mask_scale=MASK_SCALE,
+    mask_feather=MASK_FEATHER,
     promise="measured",
     promises="the face is pseudonymised: its identity is turned by a secret rotation before it is drawn;"
     " without the key its direction is as likely as any other; the judge has compared the result",

@@ -15,15 +15,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from moretta.records import Crop, Edited, FaceEdit, Method, Settings
-from moretta.weights.backends import NETWORKS
+from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, SIDE
 
 if TYPE_CHECKING:
     import numpy as np
-
-SIDE = 96  # pixels of the bundled composer's crop
-#: New identities this near to the old one are drawn again: 0.35 is exceeded by 0.7 % of random pairs.
-TOO_NEAR = 0.35
-_TRIES = 16
 
 
 class Newface(Settings):
@@ -46,35 +41,22 @@ def build(settings: Newface, device: str) -> FaceEdit:
 
     from moretta.faces.crop import points_in
     from moretta.networks import pool as pools
-    from moretta.networks.backend import pictures_of, pixels_of
-    from moretta.networks.traits import TraitsHead
-    from moretta.weights import load
-    from moretta.weights.backends import composer
+    from moretta.networks.backend import by_batches, noise_of, pictures_of, pixels_of
+    from moretta.weights.backends import composer, stand_ins
 
     backend = composer(device=device)
-    head = TraitsHead.from_tensors(load.tensors("identity"))
-    pool = pools.build(pools.COUNT, pools.SEED, head)
-    if backend.side != SIDE:
-        raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
+    pool, head = stand_ins()
 
     @torch.inference_mode()
-    def edit(crops: Sequence[Crop]) -> list[Edited]:
-        return [
-            one for start in range(0, len(crops), 16) for one in drawn(crops[start : start + 16])
-        ]
-
     def drawn(crops: Sequence[Crop]) -> list[Edited]:
         pictures = pictures_of([crop.pixels for crop in crops], backend.device)
         points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points)
         new = [chosen(crop, one) for crop, one in zip(crops, old.cpu().numpy(), strict=True)]
         asked = torch.from_numpy(np.stack([pool.identities[i] for i in new])).to(backend.device)
-        noise = [np.random.default_rng(crop.seed).standard_normal(64) for crop in crops]
-        code = backend.known(
-            pictures, torch.from_numpy(np.stack(noise)).to(old), level=settings.level
-        )
-        faces = backend.draw(backend.context(pictures), points, backend.rows(asked, code))
-        made = pixels_of(backend.composed(pictures, faces))
+        noise = noise_of([crop.seed for crop in crops], old)
+        code = backend.known(pictures, noise, level=settings.level)
+        made = pixels_of(backend.redrawn(pictures, points, asked, code))
         return [
             Edited(pixels=one, settings={} if crop.identity is None else {"match": "none"})
             for crop, one in zip(crops, made, strict=True)
@@ -87,13 +69,9 @@ def build(settings: Newface, device: str) -> FaceEdit:
             return pools.choose(pool, None, "none", np.random.default_rng(crop.identity))
         rng = np.random.default_rng(crop.seed)
         wanted = None if settings.match == "none" else head.read(old)
-        for _ in range(_TRIES):
-            index = pools.choose(pool, wanted, settings.match, rng)
-            if float(pool.identities[index] @ old) < TOO_NEAR:
-                break
-        return index
+        return pools.stranger(pool, old, wanted, settings.match, rng)[0]
 
-    return edit
+    return by_batches(drawn)
 
 
 METHOD = Method(
@@ -103,8 +81,8 @@ METHOD = Method(
     build=build,
     template="wide",
     side=SIDE,
-    mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
-    mask_feather=0.05,  # the composer has blended already, at its own size
+    mask_scale=MASK_SCALE,
+    mask_feather=MASK_FEATHER,
     promise="measured",
     promises="the face is drawn anew from surroundings, five points and a short noisy code; the identity"
     " comes from a public pool of synthetic ones; the judge has compared the result",

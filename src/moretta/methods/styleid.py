@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from moretta.errors import UsageError
 from moretta.records import Crop, Edited, FaceEdit, Method, Settings
-from moretta.weights.backends import NETWORKS, RANKING
+from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, RANKING, SIDE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from moretta.networks.ranking import Floats
 
-SIDE = 96  # pixels of the bundled composer's crop
-#: Targets this near to the face are drawn again: 0.35 is exceeded by 0.7 % of random pairs.
-TOO_NEAR = 0.35
 #: Recognisers that `auto` asks. The judge may not be one of them.
 CALIBRATION = ("dlib",)
 MARGIN = 0.3  # of cosine, below a calibration recogniser's threshold
@@ -41,7 +38,6 @@ REGIONS_OF = {
     "face": ("eyes", "nose", "mouth", "cheeks", "forehead", "chin"),
     "features": ("eyes", "nose", "mouth"),
 }
-_TRIES = 16
 
 
 class StyleID(Settings):
@@ -114,13 +110,11 @@ def build(settings: StyleID, device: str) -> FaceEdit:
     from moretta.faces.crop import points_in
     from moretta.networks import pool as pools
     from moretta.networks import ranking as ranks
-    from moretta.networks.backend import pictures_of, pixels_of
+    from moretta.networks.backend import by_batches, noise_of, pictures_of, pixels_of
     from moretta.networks.regions import REGIONS, matched, regions
     from moretta.weights import backends
 
     backend = backends.composer(device=device)
-    if backend.side != SIDE:
-        raise ValueError(f"the composer draws {backend.side} px, this method cuts {SIDE}")
     ranking = backends.ranking()
     limits = limit_of(ranking.thresholds) if settings.adapt == "auto" else {}
     pool, head = backends.stand_ins()
@@ -134,19 +128,14 @@ def build(settings: StyleID, device: str) -> FaceEdit:
     wanted = settings.k / len(order) if settings.k else settings.share
 
     @torch.inference_mode()
-    def edit(crops: Sequence[Crop]) -> list[Edited]:
-        return [
-            one for start in range(0, len(crops), 16) for one in drawn(crops[start : start + 16])
-        ]
-
     def drawn(crops: Sequence[Crop]) -> list[Edited]:
         pictures = pictures_of([crop.pixels for crop in crops], backend.device)
         points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points)
         new = [chosen(crop, one) for crop, one in zip(crops, old.cpu().numpy(), strict=True)]
         asked = torch.from_numpy(np.stack([pool.identities[i] for i in new])).to(backend.device)
-        noise = np.stack([np.random.default_rng(crop.seed).standard_normal(64) for crop in crops])
-        code = backend.known(pictures, torch.from_numpy(noise).to(old), level=settings.level)
+        noise = noise_of([crop.seed for crop in crops], old)
+        code = backend.known(pictures, noise, level=settings.level)
         sources, targets = backend.rows(old, code), backend.rows(asked, lent(crops, code))
         context = backend.context(pictures)
         mask = backend.composed(torch.zeros_like(pictures), torch.ones_like(pictures))[:, :1]
@@ -213,20 +202,21 @@ def build(settings: StyleID, device: str) -> FaceEdit:
             crop.identity is not None
         ):  # shared by faces that may look unlike: nothing is read from them
             index = pools.choose(pool, None, "none", np.random.default_rng(crop.identity))
-            if float(pool.identities[index] @ old) >= ranking.thresholds.get("dlib", TOO_NEAR):
+            if float(pool.identities[index] @ old) >= ranking.thresholds.get(
+                "dlib", pools.TOO_NEAR
+            ):
                 raise UsageError(
                     "the target is the face's own likeness", hint="give another --seed"
                 )
             return index
         rng = np.random.default_rng(crop.seed)
         looks = None if settings.match == "none" else head.read(old)
-        for _ in range(_TRIES):
-            index = pools.choose(pool, looks, settings.match, rng)
-            if float(pool.identities[index] @ old) < TOO_NEAR:
-                return index
-        raise UsageError("every target is this face's own likeness", hint="try --match none")
+        index, far = pools.stranger(pool, old, looks, settings.match, rng)
+        if not far:
+            raise UsageError("every target is this face's own likeness", hint="try --match none")
+        return index
 
-    return edit
+    return by_batches(drawn)
 
 
 def limit_of(thresholds: Any) -> dict[str, float]:
@@ -250,8 +240,8 @@ METHOD = Method(
     build=build,
     template="wide",
     side=SIDE,
-    mask_scale=1.47,  # the composer's ellipse: networks.composer.SEMI_AXES
-    mask_feather=0.05,  # the composer has blended already, at its own size
+    mask_scale=MASK_SCALE,
+    mask_feather=MASK_FEATHER,
     promise="measured",
     promises="the features of the drawn face that carry most identity are those of a target from a public"
     " pool: six tenths of them by default; the judge has compared the result",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moretta.networks.composer import Composer, Layer
     from moretta.networks.identity import Identity
     from moretta.networks.prior import Prior
-    from moretta.records import Pixels
+    from moretta.records import Crop, Edited, FaceEdit, Pixels
 
 
 def pictures_of(crops: Sequence[Pixels], device: str = "cpu") -> torch.Tensor:
@@ -47,6 +47,23 @@ class Begun:
 
     maps: list[torch.Tensor]
     entering: list[torch.Tensor]  # what enters each row
+
+
+def noise_of(seeds: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Noise of attribute codes, (n, 64) standard normal: each face's from its own seed."""
+    drawn = [np.random.default_rng(seed).standard_normal(64) for seed in seeds]
+    return torch.from_numpy(np.stack(drawn)).to(like)
+
+
+def by_batches(edit: FaceEdit, size: int = 16) -> FaceEdit:
+    """Return the edit that takes any number of faces, `size` at a time."""
+
+    def edited(crops: Sequence[Crop]) -> list[Edited]:
+        return [
+            one for start in range(0, len(crops), size) for one in edit(crops[start : start + size])
+        ]
+
+    return edited
 
 
 class Backend(Protocol):
@@ -203,6 +220,17 @@ class ComposerBackend:
     def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Blend drawings into their crops through the mask."""
         return self.composer.composed(pictures, drawn)
+
+    def redrawn(
+        self,
+        pictures: torch.Tensor,
+        points: torch.Tensor,
+        identities: torch.Tensor,
+        codes: torch.Tensor,
+    ) -> torch.Tensor:
+        """Draw these identities (n, 48) and codes (n, 64) into crops: what a photo will show."""
+        rows = self.rows(identities, codes)
+        return self.composed(pictures, self.draw(self.context(pictures), points, rows))
 
     def invert(
         self, pictures: torch.Tensor, points: torch.Tensor, *, steps: int = 0, rate: float = 0.02

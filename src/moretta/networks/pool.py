@@ -40,6 +40,10 @@ SEED = 1
 LEAST = 300  # members of each kind (band and gender), where MOST draws hold as many
 MOST = 180_000  # vectors drawn in the search for rare kinds
 
+#: New identities this near to the old one are drawn again: 0.35 is exceeded by 0.7 % of random pairs.
+TOO_NEAR = 0.35
+
+_TRIES = 16
 _GRID = 2**20  # vectors are rounded to this, so that no machine's last bit shows
 _BLOCK = 30_000  # vectors drawn at once
 
@@ -133,6 +137,24 @@ def choose(pool: Pool, wanted: Wanted | None, match: Match, rng: np.random.Gener
     """
     found = members(pool, wanted, match)
     return int(found[rng.integers(len(found))])
+
+
+def stranger(
+    pool: Pool,
+    old: npt.NDArray[np.float32],
+    wanted: Wanted | None,
+    match: Match,
+    rng: np.random.Generator,
+) -> tuple[int, bool]:
+    """Choose as `choose` does, again while the member is `TOO_NEAR` to an identity, 16 times at most.
+
+    old: (length,), unit length. Returns the last one's place, and whether it is far enough.
+    """
+    for _ in range(_TRIES):
+        index = choose(pool, wanted, match, rng)
+        if float(pool.identities[index] @ old) < TOO_NEAR:
+            return index, True
+    return index, False
 
 
 def members(pool: Pool, wanted: Wanted | None, match: Match) -> npt.NDArray[np.int64]:

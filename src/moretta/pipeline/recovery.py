@@ -118,9 +118,8 @@ def recovered(
             pictures, points = _inputs(found[part], backend.device)
             own = back(secrets[part], read[part])
             identities = torch.from_numpy(own).to(pictures)
-            rows = backend.rows(identities, backend.attributes(pictures))
-            faces = backend.draw(backend.context(pictures), points, rows)
-            drawn += pixels_of(backend.composed(pictures, faces))
+            codes = backend.attributes(pictures)
+            drawn += pixels_of(backend.redrawn(pictures, points, identities, codes))
     return drawn
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 COMPOSER = "composer"
 #: Networks that have a say when the composer draws.
 NETWORKS = (COMPOSER, "identity", "dlib")
+#: The crop that the bundled composer draws: its side in pixels, and the ellipse it is used in.
+SIDE = 96
+MASK_SCALE = 1.47  # of the ellipse in design section 4: networks.composer.SEMI_AXES
+MASK_FEATHER = 0.05  # the composer has blended already, at its own size
 #: Which of the composer's numbers carry identity.
 RANKING = "styleid"
 
@@ -67,6 +71,8 @@ def composer(
             f"{name_or_path}: not a composer: {str(error).splitlines()[0]}",
             hint="moretta-train composer writes such a file",
         ) from error
+    if name_or_path == COMPOSER and shape.side != SIDE:
+        raise ValueError(f"the bundled composer draws {shape.side} px, methods cut {SIDE}")
     identity = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
     for whole in (drawing, encoder, identity):
         placed(whole, place).requires_grad_(False).eval()
