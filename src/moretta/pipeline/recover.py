@@ -132,13 +132,11 @@ def recover(
     make_folder(output)
     for part in output.rglob(PART_PREFIX + "*"):  # what an interrupted recovery left
         part.unlink(missing_ok=True)
-    counts = Recovery(output=str(output), sealed=len(sealed))
-    for one in sealed:
-        done = _recovered(one, output, openers, purpose, log, table, allow_unbound=allow_unbound)
-        setattr(counts, done.outcome, getattr(counts, done.outcome) + 1)
-        if listener is not None:
-            listener(done)
-    return counts
+
+    def original(one: Sealed, stream: IO[bytes], unlocked: Unlocked) -> Recovered:
+        return _written(one, stream, unlocked, output, allow_unbound=allow_unbound)
+
+    return _each(sealed, output, openers, "open", original, purpose, log, table, listener)
 
 
 def likenesses(
@@ -160,21 +158,46 @@ def likenesses(
     """
     make_folder(output)
     master = next((one for one in openers if isinstance(one, KeyFile)), None)
+
+    def likeness(one: Sealed, stream: IO[bytes], unlocked: Unlocked) -> Recovered:
+        return _likeness(
+            one, stream, unlocked, output, master, allow_unbound=allow_unbound, device=device
+        )
+
+    return _each(sealed, output, openers, "likeness", likeness, purpose, log, table, listener)
+
+
+def _each(
+    sealed: Sequence[Sealed],
+    output: Path,
+    openers: Sequence[Opener],
+    verb: str,
+    handle: Callable[[Sealed, IO[bytes], Unlocked], Recovered],
+    purpose: str,
+    log: AccessLog,
+    table: KeyTable | None,
+    listener: Callable[[Recovered], None] | None,
+) -> Recovery:
+    """Unlock one sidecar after the other for `handle`, each with its two lines in the log; count."""
     counts = Recovery(output=str(output), sealed=len(sealed))
     for one in sealed:
         record = "unknown"
         try:
-            record = header_of(one.sidecar).core.record_id.hex()
-            log.write("likeness", record=record, purpose=purpose, result="asked")
-            done = _likeness(
-                one, output, openers, master, table, allow_unbound=allow_unbound, device=device
-            )
+            with _opened(one.sidecar) as (stream, size):
+                header = envelope.read_header(stream, size)
+                record = header.core.record_id.hex()
+                log.write(verb, record=record, purpose=purpose, result="asked")
+                row = _row(table, header.core.record_id)
+                done = handle(one, stream, envelope.unlock(header, openers, row))
         except CannotOpen as fault:
             done = Recovered(one.name, "closed", f"{fault.fault}; {fault.hint}".rstrip("; "))
         except PhotoError as fault:
             done = Recovered(one.name, "failed", f"{fault.fault}; {fault.hint}".rstrip("; "))
+        except MemoryError:
+            reason = "not enough memory for what Argon2id was told to use"
+            done = Recovered(one.name, "failed", reason)
         told = f"{done.outcome} {done.status}" if done.status else done.outcome
-        log.write("likeness", record=record, purpose=purpose, result=told)
+        log.write(verb, record=record, purpose=purpose, result=told)
         setattr(counts, done.outcome, getattr(counts, done.outcome) + 1)
         if listener is not None:
             listener(done)
@@ -183,17 +206,18 @@ def likenesses(
 
 def _likeness(
     one: Sealed,
+    stream: IO[bytes],
+    unlocked: Unlocked,
     output: Path,
-    openers: Sequence[Opener],
     master: KeyFile | None,
-    table: KeyTable | None,
     *,
     allow_unbound: bool,
     device: str,
 ) -> Recovered:
     from moretta.pipeline.recovery import recover_faces
 
-    pseudonyms, manifest, core = pseudonyms_of(one.sidecar, openers, master=master, table=table)
+    core = unlocked.header.core
+    pseudonyms, manifest = _pseudonyms(one.sidecar, stream, unlocked, master)
     status = status_of(core, manifest, one.photo)
     if status == "UNBOUND" and not allow_unbound:
         reason = "the photo is not the one it was sealed with; --allow-unbound draws all the same"
@@ -294,17 +318,22 @@ def pseudonyms_of(
     Raises CannotOpen and PhotoError.
     """
     with _unlocked(sidecar, openers, table) as (stream, unlocked):
-        manifest = envelope.open_body(stream, unlocked, cast("IO[bytes]", _Nowhere()))
-        core = unlocked.header.core
-        seed = record_seed(unlocked.key, core.record_salt)
+        return *_pseudonyms(sidecar, stream, unlocked, master), unlocked.header.core
+
+
+def _pseudonyms(
+    sidecar: Path, stream: IO[bytes], unlocked: Unlocked, master: KeyFile | None
+) -> tuple[Pseudonyms, dict[str, Any]]:
+    manifest = envelope.open_body(stream, unlocked, cast("IO[bytes]", _Nowhere()))
     scope = manifest.get("scope")
     if scope not in ("record", "subject", "collection"):
         raise PhotoError(
             f"{sidecar.name}: its photo was drawn without a key",
             hint="nothing can be turned back; moretta recover without --neural gives the original",
         )
+    salt = unlocked.header.core.record_salt
     key = b"" if master is None else master.pseudonyms
-    return Pseudonyms(scope, core.record_salt, seed, key), manifest, core
+    return Pseudonyms(scope, salt, record_seed(unlocked.key, salt), key), manifest
 
 
 def secrets_of(line: Mapping[str, Any], key: KeyFile) -> list[bytes]:
@@ -340,38 +369,6 @@ def status_of(core: Core, manifest: dict[str, Any], photo: Path) -> Status:
     except ValueError:
         close = False
     return "SOFT" if close else "UNBOUND"
-
-
-def _recovered(
-    one: Sealed,
-    output: Path,
-    openers: Sequence[Opener],
-    purpose: str,
-    log: AccessLog,
-    table: KeyTable | None,
-    *,
-    allow_unbound: bool,
-) -> Recovered:
-    record = "unknown"
-
-    def note(result: str) -> None:
-        log.write("open", record=record, purpose=purpose, result=result)
-
-    try:
-        with _opened(one.sidecar) as (stream, size):
-            header = envelope.read_header(stream, size)
-            record = header.core.record_id.hex()
-            note("asked")
-            unlocked = envelope.unlock(header, openers, _row(table, header.core.record_id))
-            done = _written(one, stream, unlocked, output, allow_unbound=allow_unbound)
-    except CannotOpen as fault:
-        done = Recovered(one.name, "closed", f"{fault.fault}; {fault.hint}".rstrip("; "))
-    except PhotoError as fault:
-        done = Recovered(one.name, "failed", f"{fault.fault}; {fault.hint}".rstrip("; "))
-    except MemoryError:
-        done = Recovered(one.name, "failed", "not enough memory for what Argon2id was told to use")
-    note(f"{done.outcome} {done.status}" if done.status else done.outcome)
-    return done
 
 
 def _written(
