@@ -125,7 +125,7 @@ def agreement(
     ) -> UtilityPart:
         kept = np.ones(len(people), bool) if rows is None else rows
         exact, owners = np.asarray(values, np.float64)[kept], people[kept]
-        return _part(name, exact, owners, net, definition, unit, ceiling, scale, seed)
+        return over_everybody(name, exact, owners, net, definition, unit, ceiling, scale, seed)
 
     parts: list[UtilityPart] = []
     for name, reader in here.items():
@@ -177,10 +177,10 @@ def agreement(
                 UtilityPart(
                     name=f"{name}, kappa",
                     group="attributes",
-                    value=_rounded(share),
+                    value=rounded(share),
                     lo=None,
                     hi=None,
-                    ceiling=_rounded(readers.kappa(label, mirror_label)),
+                    ceiling=rounded(readers.kappa(label, mirror_label)),
                     unit="",
                     n=int(seen.sum()),
                     net=name,
@@ -210,7 +210,7 @@ def agreement(
     return parts, [f"{name}: {why}" for name, why in absent.items()]
 
 
-def _part(
+def over_everybody(
     name: str,
     values: Floats,
     people: Ints,
@@ -222,6 +222,10 @@ def _part(
     seed: int,
     group: str = "attributes",
 ) -> UtilityPart:
+    """Return a figure's mean over people, values (n,) of `people` (n,), with its interval.
+
+    scale: what one stands for in the values, so that the interval is of shares.
+    """
     if len(values):
         own = _by_person(values, people) / scale
         estimate = over_people(own, seed=derived_seed(seed, "utility", name))
@@ -230,10 +234,10 @@ def _part(
     return UtilityPart(
         name=name,
         group=group,
-        value=_rounded(estimate.v * scale),
-        lo=_rounded(estimate.lo * scale),
-        hi=_rounded(estimate.hi * scale),
-        ceiling=_rounded(ceiling),
+        value=rounded(estimate.v * scale),
+        lo=rounded(estimate.lo * scale),
+        hi=rounded(estimate.hi * scale),
+        ceiling=rounded(ceiling),
         unit=unit,
         n=len(values),
         net=net,
@@ -334,9 +338,9 @@ def _group(by: str, group: str, metric: str, people: int, found: Estimate) -> Su
         group=group,
         people=people,
         metric=metric,
-        v=_rounded(found.v),
-        lo=_rounded(found.lo),
-        hi=_rounded(found.hi),
+        v=rounded(found.v),
+        lo=rounded(found.lo),
+        hi=rounded(found.hi),
     )
 
 
@@ -381,10 +385,10 @@ def learning(
                 UtilityPart(
                     name=f"gender learnt on {taught}, asked on {asked}",
                     group="learning",
-                    value=_rounded(estimate.v),
-                    lo=_rounded(estimate.lo),
-                    hi=_rounded(estimate.hi),
-                    ceiling=parts[0].value if parts else _rounded(estimate.v),
+                    value=rounded(estimate.v),
+                    lo=rounded(estimate.lo),
+                    hi=rounded(estimate.hi),
+                    ceiling=parts[0].value if parts else rounded(estimate.v),
                     unit="share",
                     n=len(test),
                     net=f"{name}, labels of gender",
@@ -395,5 +399,6 @@ def learning(
     return parts, []
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Return what a report holds of a number: six digits, None where there is none."""
     return round(float(value), 6) if value is not None and np.isfinite(value) else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moretta.evaluation import attributes, faces, ladder, verification
-from moretta.evaluation.intervals import over_people
+from moretta.evaluation.attributes import rounded
 from moretta.evaluation.report.schema import UtilityPart
 from moretta.evaluation.splits import derived_seed
 
@@ -144,20 +144,8 @@ def utility(
         scale: float = 1.0,
     ) -> UtilityPart:
         exact = np.asarray(values, np.float64)
-        _, index = np.unique(people, return_inverse=True)
-        own = np.bincount(index, weights=exact) / np.bincount(index)
-        estimate = over_people(own / scale, seed=derived_seed(seed, "utility", name))
-        return UtilityPart(
-            name=name,
-            group=group,
-            value=_rounded(estimate.v * scale),
-            lo=_rounded(estimate.lo * scale),
-            hi=_rounded(estimate.hi * scale),
-            ceiling=ceiling,
-            unit=unit,
-            n=len(exact),
-            net=net,
-            definition=definition,
+        return attributes.over_everybody(
+            name, exact, people, net, definition, unit, ceiling, scale, seed, group
         )
 
     parts: list[UtilityPart] = []
@@ -199,7 +187,7 @@ def utility(
                 measured[f"found {name}"],
                 unit="share",
                 net=name,
-                ceiling=_rounded(float(np.mean(measured[f"own {name}"]))),
+                ceiling=rounded(float(np.mean(measured[f"own {name}"]))),
                 definition=f"overlap with the same detector's box on the clear photo of {FOUND} or more",
             )
         )
@@ -274,26 +262,13 @@ def _by_network(
     rows, validation = where.rows("E"), where.rows("V")
     for name, (clear, anon) in spaces.items():
         length = clear.shape[1]
-        distance, spread = kid(
-            clear[rows] * length**0.5,
-            anon[rows] * length**0.5,
-            seed=derived_seed(seed, "kid", name),
-        )
-        halves = kid(
-            clear[rows][::2] * length**0.5,
-            clear[rows][1::2] * length**0.5,
-            seed=derived_seed(seed, "kid", name),
-        )
+        size = length**0.5
         parts.append(
-            UtilityPart(
-                name=f"KID, vectors of {name}",
-                group="realism",
-                value=_rounded(distance),
-                lo=_rounded(distance - 2 * spread) if spread else None,
-                hi=_rounded(distance + 2 * spread) if spread else None,
-                ceiling=_rounded(halves[0]),
-                unit="",
-                n=len(rows),
+            _distance(
+                f"vectors of {name}",
+                clear[rows] * size,
+                anon[rows] * size,
+                seed=derived_seed(seed, "kid", name),
                 net=name,
                 definition="kernel distance of released and clear faces in this recogniser's unit "
                 "vectors times the root of their length; the ceiling compares two halves of the "
@@ -308,10 +283,10 @@ def _by_network(
                 UtilityPart(
                     name=f"identity collapse, {name}",
                     group="diversity",
-                    value=_rounded(collapse(anon[rows], where.people[rows], limit)),
+                    value=rounded(collapse(anon[rows], where.people[rows], limit)),
                     lo=None,
                     hi=None,
-                    ceiling=_rounded(collapse(clear[rows], where.people[rows], limit)),
+                    ceiling=rounded(collapse(clear[rows], where.people[rows], limit)),
                     unit="share",
                     n=len(rows),
                     net=name,
@@ -328,24 +303,37 @@ def _by_stage(stages: Mapping[str, tuple[Floats, Floats]], seed: int) -> list[Ut
     for name, (clear, anon) in stages.items():
         scale = np.maximum(clear.std(0), 1e-9)
         first, second = ((each - clear.mean(0)) / scale for each in (clear, anon))
-        distance, spread = kid(first, second, seed=derived_seed(seed, "kid", name))
-        halves, _ = kid(first[::2], first[1::2], seed=derived_seed(seed, "kid", name))
         parts.append(
-            UtilityPart(
-                name=f"KID, {name}",
-                group="realism",
-                value=_rounded(distance),
-                lo=_rounded(distance - 2 * spread) if spread else None,
-                hi=_rounded(distance + 2 * spread) if spread else None,
-                ceiling=_rounded(halves),
-                unit="",
-                n=len(clear),
+            _distance(
+                name,
+                first,
+                second,
+                seed=derived_seed(seed, "kid", name),
                 net="dlib",
                 definition="kernel distance of released and clear faces in the means over positions of "
                 "three stages of dlib's network, each at mean 0 and deviation 1 on the clear ones",
             )
         )
     return parts
+
+
+def _distance(
+    name: str, clear: Floats, anon: Floats, *, seed: int, net: str, definition: str
+) -> UtilityPart:
+    distance, spread = kid(clear, anon, seed=seed)
+    halves, _ = kid(clear[::2], clear[1::2], seed=seed)
+    return UtilityPart(
+        name=f"KID, {name}",
+        group="realism",
+        value=rounded(distance),
+        lo=rounded(distance - 2 * spread) if spread else None,
+        hi=rounded(distance + 2 * spread) if spread else None,
+        ceiling=rounded(halves),
+        unit="",
+        n=len(clear),
+        net=net,
+        definition=definition,
+    )
 
 
 def _grown(area: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -356,7 +344,3 @@ def _grown(area: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     grown: Any = cv2.dilate(area.astype(np.uint8), kernel)
     wide: npt.NDArray[np.bool_] = grown > 0
     return wide
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(float(value), 6) if value is not None and np.isfinite(value) else None
