@@ -28,6 +28,8 @@ DISTINCT: dict[type, list[Any]] = {
 }
 #: Values of settings whose type does not say them all.
 VALUES: dict[tuple[str, str], list[Any]] = {("falco", "target"): [0.9]}
+#: What keeps a slow method's tests quick.
+QUICK: dict[str, dict[str, Any]] = {"falco": {"steps": 3}}
 #: Settings that no single crop shows, and where their tests stand.
 SHOWN_ELSEWHERE = {
     ("falco", "unique"): "tests/methods/test_falco.py",
@@ -47,7 +49,7 @@ def busy(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 def edited(name: str, photo: np.ndarray, face: Face, seed: int = 1, **given: Any) -> np.ndarray:
     chosen = method(name)
-    edit = chosen.build(settings(chosen, given), "cpu")
+    edit = chosen.build(settings(chosen, {**QUICK.get(name, {}), **given}), "cpu")
     return edit([crop_for(name, photo, face, seed)])[0].pixels
 
 
@@ -79,7 +81,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def protector(name: str) -> Protector:
-    return Protector(options({"method": name, "seed": 5}))
+    return Protector(options({"method": name, "seed": 5, "settings": QUICK.get(name, {})}))
 
 
 def test_the_list_is_what_it_says():
@@ -103,7 +105,7 @@ def test_same_shape_and_kind_and_the_input_is_untouched(name: str):
     before = photo.copy()
     crop = crop_for(name, photo, face, 1)
     pixels = crop.pixels.copy()
-    result = method(name).build(settings(method(name)), "cpu")([crop])[0]
+    result = method(name).build(settings(method(name), QUICK.get(name)), "cpu")([crop])[0]
     assert result.pixels.shape == crop.pixels.shape
     assert result.pixels.dtype == np.uint8
     np.testing.assert_array_equal(crop.pixels, pixels)
@@ -112,7 +114,7 @@ def test_same_shape_and_kind_and_the_input_is_untouched(name: str):
 
 def test_same_seed_same_pixels_whatever_the_batch(name: str):
     chosen = method(name)
-    edit = chosen.build(settings(chosen), "cpu")
+    edit = chosen.build(settings(chosen, QUICK.get(name)), "cpu")
     crops = [
         crop_for(name, busy((150, 130), i), drawn_face(35 + i, 30, 50 + i), i) for i in range(3)
     ]
