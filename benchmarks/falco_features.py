@@ -42,9 +42,7 @@ def main() -> None:
     def seen(rows: np.ndarray) -> dict[str, torch.Tensor]:
         parts = []
         for start in range(0, len(rows), 128):
-            places = torch.from_numpy(
-                examples.places[rows[start : start + 128]].astype(np.float32)
-            )
+            places = torch.from_numpy(examples.places[rows[start : start + 128]].astype(np.float32))
             vectors, tokens = head(places)
             bare = ((places - head.mean) * head.scale).mean(1)
             parts.append((vectors, tokens.flatten(1), bare))
