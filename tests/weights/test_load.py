@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     chosen = tmp_path / "weights"
     chosen.mkdir()
     monkeypatch.setenv(load.FOLDER_VARIABLE, str(chosen))
-    monkeypatch.setattr(load, "_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(load, "cache", lambda: tmp_path / "cache")
     return chosen
 
 
