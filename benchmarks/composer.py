@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from people import faces_of
 from PIL import Image
 
 from moretta.api import Anonymizer
@@ -39,25 +40,6 @@ from moretta.weights import load
 from moretta.weights.backends import composer
 
 FAR = ("1e-2", "1e-3", "1e-4")
-
-
-def faces_of(folder: Path, count: int) -> list[tuple[Any, Any, Any, Any]]:
-    """Return (photo, face, other photo, its face) of `count` people."""
-    finder = Anonymizer("solid")
-    found = []
-    people = sorted(one for one in folder.iterdir() if one.is_dir())
-    for person in people[:: max(1, len(people) // count)][:count]:
-        pair = []
-        for path in sorted(person.iterdir())[:2]:
-            photo = np.asarray(Image.open(path).convert("RGB"))
-            faces = finder.find(photo)
-            middle = np.array(photo.shape[1::-1]) / 2
-            faces.sort(key=lambda face: np.abs(face.points.mean(0) - middle).sum())
-            if faces:
-                pair += [photo, faces[0]]
-        if len(pair) == 4:
-            found.append(tuple(pair))
-    return found
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from people import faces_of, found_again
 from PIL import Image
 
 from moretta.api import Anonymizer
@@ -77,26 +78,6 @@ COLUMNS = (
     "linked",
     "seconds",
 )
-
-
-def faces_of(folder: Path, count: int) -> list[tuple[Any, Any, Any, Any]]:
-    """Return (photo, face, other photo, its face) of `count` people."""
-    finder = Anonymizer("solid")
-    found = []
-    people = [one for one in sorted(folder.iterdir()) if one.is_dir()]
-    people = [one for one in people if len(list(one.iterdir())) > 1]
-    for person in people[:: max(1, len(people) // count)][:count]:
-        pair: list[Any] = []
-        for path in sorted(person.iterdir())[:2]:
-            photo = np.asarray(Image.open(path).convert("RGB"))
-            faces = finder.find(photo)
-            middle = np.array(photo.shape[1::-1]) / 2
-            faces.sort(key=lambda face: np.abs(face.points.mean(0) - middle).sum())
-            if faces:
-                pair += [photo, faces[0]]
-        if len(pair) == 4:
-            found.append(tuple(pair))
-    return found
 
 
 def edited(
@@ -195,16 +176,9 @@ class Judge:
         row["loss cosine"] = float((after["identities"] * before["identities"]).sum(1).mean())
         gaps = torch.cdist(after["rows"], before["rows"])
         row["linked"] = float((gaps.argmin(1) == torch.arange(len(gaps))).float().mean())
-        errors, found = [], 0
-        for photo, (_, face, _, _) in zip(photos, self.people, strict=True):
-            faces = [one for one in self.finder.find(photo) if one.box.overlap(face.box) > 0.3]
-            found += bool(faces)
-            if faces:
-                gap = np.linalg.norm(faces[0].points - face.points, axis=1).mean()
-                errors.append(100 * gap / np.linalg.norm(face.points[0] - face.points[1]))
-        row["detected"] = found / len(photos)
-        if errors:
-            row["points"] = float(np.median(errors))
+        row["detected"], off = found_again(self.finder, photos, [one[1] for one in self.people])
+        if row["detected"]:
+            row["points"] = off
         return row
 
 

@@ -25,7 +25,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from composer import faces_of, stretched
+from composer import stretched
+from people import faces_of, found_again
 
 from moretta.api import Anonymizer
 from moretta.faces import crop as crops
@@ -158,15 +159,8 @@ class Bench:
                 own = np.diag(cosines)
                 row[f"{name} {label}"] = float((own > threshold("1e-3", name)).mean())
                 row[f"{name} {label} rank-1"] = float((own >= cosines.max(1)).mean())
-        errors, found = [], 0
-        for canvas, (_, face, _, _) in zip(photos, self.people, strict=True):
-            faces = [f for f in self.finder.find(canvas) if f.box.overlap(face.box) > 0.3]
-            found += bool(faces)
-            if faces:
-                gap = np.linalg.norm(faces[0].points - face.points, axis=1).mean()
-                errors.append(100 * gap / np.linalg.norm(face.points[0] - face.points[1]))
-        row["detected"] = found / len(photos)
-        row["points"] = float(np.median(errors)) if errors else float("nan")
+        faces = [one[1] for one in self.people]
+        row["detected"], row["points"] = found_again(self.finder, photos, faces)
         return row
 
     @torch.no_grad()

@@ -8,25 +8,11 @@ import numpy as np
 import pytest
 
 from moretta.errors import UsageError, WeightsRejected
-from moretta.faces import crop as crops
-from moretta.faces import mask as masks
 from moretta.methods import falco, method, settings
 from moretta.pipeline.options import options
 from moretta.pipeline.protect import Picture, Protector
-from moretta.records import Crop
 
 torch = pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def face_crop(small: np.ndarray) -> Crop:
-    from moretta.api import find_faces
-
-    torch.set_num_threads(1)
-    (face,) = find_faces(small)
-    chosen = method("falco")
-    alpha, _ = masks.redraw(face, small.shape, scale=chosen.mask_scale)
-    return crops.align(small, face, alpha, template="wide", side=chosen.side, seed=1)
 
 
 def built(**given):

@@ -10,25 +10,13 @@ import numpy as np
 import pytest
 
 from moretta.errors import BudgetSpent, LedgerError, ReleaseRefused, UsageError
-from moretta.faces import crop as crops
-from moretta.faces import mask as masks
 from moretta.methods import method, settings
 from moretta.pipeline import budget, persons
 from moretta.pipeline.options import options
 from moretta.privacy.ledger import Ledger
-from moretta.records import Crop
 
 pytest.importorskip("torch")
 METHOD = method("identitydp")
-
-
-@pytest.fixture(scope="module")
-def face_crop(small: np.ndarray) -> Crop:
-    from moretta.api import find_faces
-
-    (face,) = find_faces(small)
-    alpha, _ = masks.redraw(face, small.shape, scale=METHOD.mask_scale)
-    return crops.align(small, face, alpha, template="wide", side=METHOD.side, seed=1)
 
 
 @pytest.fixture(scope="module")

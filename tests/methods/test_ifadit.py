@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from moretta.errors import UsageError
-from moretta.faces import crop as crops
-from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
 from moretta.methods import method, settings
 from moretta.records import Crop
@@ -23,14 +21,8 @@ def secret(number: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def face_crop(small: np.ndarray) -> Crop:
-    from moretta.api import find_faces
-
-    (face,) = find_faces(small)
-    chosen = method("ifadit")
-    alpha, _ = masks.redraw(face, small.shape, scale=chosen.mask_scale)
-    crop = crops.align(small, face, alpha, template="wide", side=chosen.side, seed=1)
-    return replace(crop, secret=secret(0))
+def face_crop(face_crop: Crop) -> Crop:
+    return replace(face_crop, secret=secret(0))
 
 
 @pytest.fixture(scope="module")

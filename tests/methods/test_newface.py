@@ -6,23 +6,11 @@ import numpy as np
 import pytest
 
 from moretta.errors import UsageError
-from moretta.faces import crop as crops
-from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
 from moretta.methods import method, require, settings
 from moretta.records import Crop, Face
 
 pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def face_crop(small: np.ndarray) -> Crop:
-    from moretta.api import find_faces
-
-    (face,) = find_faces(small)
-    chosen = method("newface")
-    alpha, _ = masks.redraw(face, small.shape, scale=chosen.mask_scale)
-    return crops.align(small, face, alpha, template="wide", side=chosen.side, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -11,24 +11,12 @@ import numpy as np
 import pytest
 
 from moretta.errors import UsageError, WeightsRejected
-from moretta.faces import crop as crops
-from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
 from moretta.methods import method, settings
 from moretta.methods import styleid as module
 from moretta.records import Crop, FaceEdit
 
 torch = pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def face_crop(small: np.ndarray) -> Crop:
-    from moretta.api import find_faces
-
-    (face,) = find_faces(small)
-    chosen = method("styleid")
-    alpha, _ = masks.redraw(face, small.shape, scale=chosen.mask_scale)
-    return crops.align(small, face, alpha, template="wide", side=chosen.side, seed=1)
 
 
 @pytest.fixture(scope="module")

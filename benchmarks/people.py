@@ -1,0 +1,49 @@
+"""People with two photos, and their faces before and after: what several scripts here measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from moretta.api import Anonymizer
+from moretta.records import Face
+
+
+def faces_of(folder: Path, count: int) -> list[tuple[Any, Face, Any, Face]]:
+    """Return (photo, face, other photo, its face) of `count` people: the faces nearest the centre."""
+    finder = Anonymizer("solid")
+    found = []
+    people = [one for one in sorted(folder.iterdir()) if one.is_dir()]
+    people = [one for one in people if len(list(one.iterdir())) > 1]
+    for person in people[:: max(1, len(people) // count)][:count]:
+        pair: list[Any] = []
+        for path in sorted(person.iterdir())[:2]:
+            photo = np.asarray(Image.open(path).convert("RGB"))
+            faces = finder.find(photo)
+            middle = np.array(photo.shape[1::-1]) / 2
+            faces.sort(key=lambda face: np.abs(face.points.mean(0) - middle).sum())
+            if faces:
+                pair += [photo, faces[0]]
+        if len(pair) == 4:
+            found.append(tuple(pair))
+    return found
+
+
+def found_again(
+    finder: Anonymizer, photos: Sequence[Any], faces: Sequence[Face]
+) -> tuple[float, float]:
+    """Return the share of faces that are found at their places, and how far their points are off.
+
+    The second is the median of the five points' mean distance, in % of that of the eyes; nan for none.
+    """
+    errors = []
+    for photo, face in zip(photos, faces, strict=True):
+        near = [one for one in finder.find(photo) if one.box.overlap(face.box) > 0.3]
+        if near:
+            gap = np.linalg.norm(near[0].points - face.points, axis=1).mean()
+            errors.append(100 * gap / np.linalg.norm(face.points[0] - face.points[1]))
+    return len(errors) / len(photos), float(np.median(errors)) if errors else float("nan")
