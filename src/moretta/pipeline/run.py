@@ -265,6 +265,8 @@ def run(
             summary.troubles.append((str(folder), "failed", error.fault))
         except KeyboardInterrupt:
             summary.interrupted = True
+        if summary.interrupted:
+            _take_back_unlisted(work, folder)
         if options.rename and not summary.left:
             (folder / manifests.NAMES).unlink(missing_ok=True)
         if not summary.left:
@@ -345,8 +347,8 @@ def _picture(work: Work, photo: Photo, begun: sealing.Begun | None) -> Picture:
 def handle(batch: Sequence[Work], protector: Protector) -> Iterator[Done]:
     """Read, protect and write a batch of photos; one photo's fault stays its own.
 
-    Each answer comes right after its file, so that an interruption loses no line. What is
-    interrupted between the two takes its file along.
+    Each answer comes right after its file, so that an interruption finds at most one without a line:
+    see `_take_back_unlisted`.
     """
     ready: list[tuple[Work, Photo, dict[str, float], str, sealing.Begun | None]] = []
     for work in batch:
@@ -377,9 +379,6 @@ def handle(batch: Sequence[Work], protector: Protector) -> Iterator[Done]:
             done = Done(_publish(work, photo, result, seconds, protector, digest, begun), digest)
         except Exception as error:  # noqa: BLE001 - as above
             done = _fault(work, error)
-        except KeyboardInterrupt:
-            _take_back(work)
-            raise
         yield done
 
 
@@ -502,6 +501,15 @@ def _take_back(work: Work) -> None:
     path.unlink(missing_ok=True)
     if work.original:
         sealing.sidecar_of(path).unlink(missing_ok=True)
+
+
+def _take_back_unlisted(work: Sequence[Work], folder: Path) -> None:
+    """Remove what an interruption left between a photo and its line: wherever it struck."""
+    listed = {line["name"] for line in manifests.read_lines(folder)}
+    for one in work:
+        if one.name not in listed:
+            with contextlib.suppress(PhotoError):  # a name that leads elsewhere was not written
+                _take_back(one)
 
 
 def _failed(name: str, reason: str) -> PhotoRecord:
