@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moretta.errors import UsageError
+from moretta.networks.backend import Begun
 from moretta.networks.features import Seen
 from moretta.networks.optimise import (
     ATTRIBUTES,
@@ -41,6 +42,16 @@ class Toy:
 
     def draw(self, context, points, rows):
         return torch.tanh(rows.flatten(1) @ self.brush).view(-1, 3, 6, 6) + 0.1 * context
+
+    def styles(self, rows):
+        return rows
+
+    def begun(self, context, points, styles):
+        return self.draw(context, points, styles), Begun([context], [])
+
+    def continued(self, begun, styles, row):
+        assert row == min(MOVED)
+        return self.draw(begun.maps[0], None, styles)
 
     def composed(self, pictures, drawn):
         return drawn
@@ -125,6 +136,60 @@ def test_the_target_is_approached(task, networks):
     after = move(task, *networks, steps=50)
     gap = (before.cosines - task.targets).abs().mean(), (after.cosines - task.targets).abs().mean()
     assert gap[1] < 0.7 * gap[0]
+
+
+class Whole:
+    """What `move` keeps of a drawing that is begun, for a backend that draws anew each time."""
+
+    def __init__(self, context, points):
+        self.context, self.points = context, points
+
+    def of(self, which):
+        return Whole(self.context[which], self.points[which])
+
+
+class Plain:
+    """A backend that never goes on from a prefix."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def begun(self, context, points, styles):
+        return self._backend.draw_styles(context, points, styles), Whole(context, points)
+
+    def continued(self, begun, styles, row):
+        return self._backend.draw_styles(begun.context, begun.points, styles)
+
+
+def test_what_is_drawn_once_is_as_drawing_all_of_it_in_every_step():
+    """On the bundled networks; the first face is lost at once, so the others are picked from the rest."""
+    torch.set_num_threads(1)
+    backend = backends.composer(precision="float32")
+    features = backends.features("features", backend)
+    with torch.no_grad():
+        ((_, _, (pictures, points, rows, identities, _)),) = backend.samples(3, 5)
+        truth = features.of(pictures, points).tokens
+    truth[0] = torch.nan
+    moved = backend.identity_rows
+    assert min(moved) > 0  # there is something that is drawn once
+    whole = Task(
+        pictures=pictures,
+        points=points,
+        rows=rows,
+        moved=moved,
+        old=identities.roll(1, 0),
+        truth=truth,
+        targets=torch.tensor([0.0, 0.3, -0.3]),
+    )
+    kept = move(whole, backend, features, steps=3)
+    plain = move(whole, Plain(backend), features, steps=3)
+    assert kept.lost.tolist() == plain.lost.tolist() == [True, False, False]
+    for name in ("cosines", "attributes", "pictures", "rows"):
+        one, other = getattr(kept, name)[1:], getattr(plain, name)[1:]
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_no_weight_of_the_bundled_networks_gets_a_gradient():

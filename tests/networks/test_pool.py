@@ -178,3 +178,22 @@ def test_where_nobody_agrees_age_is_dropped_first_and_then_gender():
 def test_another_match_is_refused(pool):
     with pytest.raises(ValueError, match="match 'hair'"):
         choose(pool, None, "hair", np.random.default_rng(0))
+
+
+def test_identities_given_are_labelled_and_the_rarest_kind_is_counted():
+    made = pools.labelled(random_identities(500, 3), Drawn())
+    bands, female = Drawn().probabilities(made.identities)
+    kinds = [
+        (BANDS[band], GENDERS[int(one >= 0.5)])
+        for band, one in zip(bands.argmax(1), female, strict=True)
+    ]
+    for match, places in (("age", [0]), ("gender", [1]), ("age,gender", [0, 1])):
+        choices = [[BANDS, GENDERS][place] for place in places]
+        named = [tuple(kind[place] for place in places) for kind in kinds]
+        every = [(one,) for one in choices[0]]
+        if len(choices) == 2:
+            every = [(band, gender) for band in BANDS for gender in GENDERS]
+        few, name = pools.fewest(made, match)
+        assert few == min(named.count(one) for one in every)
+        assert named.count(tuple(name.split(", "))) == few
+    assert pools.fewest(made, "none") == (500, "")

@@ -60,7 +60,7 @@ def test_the_same_seed_writes_the_same_file_and_names_its_composer(backend, tmp_
 def test_held_out_people_are_drawn_into_and_stand_at_the_end(backend):
     from dataclasses import replace
 
-    painted = replace(sources.drawn(96, 40), held=10)
+    painted = replace(sources.drawn(backend.side, 40), held=10)
     made = recipe.pairs(backend, painted, seed=0, count=32, held=16)
     assert made.held == 16
     assert made.drawn.shape == (48, 48)

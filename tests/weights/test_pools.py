@@ -55,7 +55,7 @@ def test_it_holds_what_was_drawn_and_keeps_equal_rows_once(tmp_path):
     assert pool.rows.shape == (10, 2, 5)
     np.testing.assert_array_equal(pool.latents(np.array([3]))[0, :, 0], [3, 4, 4])
     np.testing.assert_array_equal(pool.vectors[:, 0], 2 * np.arange(10))
-    assert heard == [(4, 10), (8, 10), (10, 10)]
+    assert heard == [(0, 10), (4, 10), (8, 10), (10, 10)]
 
 
 def test_stopped_and_resumed_and_grown_ones_are_as_one_drawn_at_once(tmp_path):
@@ -116,8 +116,29 @@ def test_at_first_use_a_small_one_is_made_and_then_it_is_opened(monkeypatch, tmp
     monkeypatch.setenv(pools.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(pools, "SMALL", 12)
     backend = Backend()
+    assert pools.existing("", NETWORKS) is None
+    assert list(tmp_path.iterdir()) == []
     assert len(pools.ready("", backend, Features(), NETWORKS)) == 12
+    assert len(pools.existing("", NETWORKS)) == 12
     assert len(pools.ready("", backend, Features(), NETWORKS)) == 12
     assert backend.drawn == list(range(12))
     with pytest.raises(UsageError, match="is no pool"):
         pools.ready(str(tmp_path / "none"), backend, Features(), NETWORKS)
+
+
+def test_the_usual_pool_that_is_begun_and_not_done_is_gone_on_with_or_refused(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv(pools.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(pools, "SMALL", 12)
+    folder = pools.folder_for(NETWORKS)
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, 40, Backend(stops=8))
+    assert pools.existing("", NETWORKS) is None  # 8 of 12 are there
+    assert len(pools.ready("", Backend(), Features(), NETWORKS)) == 12
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, 40, Backend(stops=24))
+    about = neighbours.read_manifest(folder)
+    assert about["done"] == 24 < about["count"]
+    with pytest.raises(UsageError, match="unfinished: 24 of 40"):
+        pools.existing("", NETWORKS)

@@ -48,6 +48,10 @@ class Begun:
     maps: list[torch.Tensor]
     entering: list[torch.Tensor]  # what enters each row
 
+    def of(self, which: torch.Tensor) -> Begun:
+        """Return what is kept of some of the faces that were drawn together, by their places."""
+        return Begun([one[which] for one in self.maps], [one[which] for one in self.entering])
+
 
 def noise_of(seeds: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """Noise of attribute codes, (n, 64) standard normal: each face's from its own seed."""
@@ -204,7 +208,7 @@ class ComposerBackend:
     def begun(
         self, context: torch.Tensor, points: torch.Tensor, styles: torch.Tensor
     ) -> tuple[torch.Tensor, Begun]:
-        """Draw one face from S, (1, 3, side, side), and keep what enters each row."""
+        """Draw from S, (n, 3, side, side), and keep what enters each row."""
         kept: list[torch.Tensor] = []
         with self._fast():
             maps = self.composer.seen(context, points)
@@ -212,7 +216,10 @@ class ComposerBackend:
         return drawn, Begun(maps, kept)
 
     def continued(self, begun: Begun, styles: torch.Tensor, row: int) -> torch.Tensor:
-        """Draw n variants whose styles differ in `row` and later ones only: (n, 3, side, side)."""
+        """Draw variants whose styles differ in `row` and later ones only, (n, 3, side, side).
+
+        begun: of one face, for any number n of styles, or of n faces, one for each.
+        """
         entering = begun.entering[row] if row else None
         with self._fast():
             return self.composer.drawn_from(begun.maps, styles, row=row, entering=entering)

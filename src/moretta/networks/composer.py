@@ -10,7 +10,7 @@ Sources   Karras et al. 2020, "Analyzing and Improving the Image Quality of Styl
           instead of weights, eqs. 1 and 3); Karras et al. 2018, section 4.1 (equalised learning rate).
 Checked   tests/networks/test_composer.py.
 
-Latent spaces, for `Shape()` (side 96):
+Latent spaces, for `Shape()` (side 128):
 
 Z   identity (48, unit length) x attributes (64, -1..1)
 W+  `rows`: (faces, 9, 256)
@@ -18,15 +18,15 @@ S   `scales`: (faces, 1536), the numbers that act on channels; `Composer.layers`
 
 | row | acts on      | picture | channels | offset in S |
 |-----|--------------|---------|----------|-------------|
-| 0   | added, start | 6 px    | 256      | 0           |
-| 1   | convolution  | 6 px    | 256      | 256         |
-| 2   | convolution  | 6 px    | 256      | 512         |
-| 3   | convolution  | 12 px   | 192      | 768         |
-| 4   | convolution  | 12 px   | 192      | 960         |
-| 5   | convolution  | 24 px   | 128      | 1152        |
-| 6   | convolution  | 24 px   | 128      | 1280        |
-| 7   | convolution  | 48 px   | 64       | 1408        |
-| 8   | convolution  | 48 px   | 64       | 1472        |
+| 0   | added, start | 8 px    | 256      | 0           |
+| 1   | convolution  | 8 px    | 256      | 256         |
+| 2   | convolution  | 8 px    | 256      | 512         |
+| 3   | convolution  | 16 px   | 192      | 768         |
+| 4   | convolution  | 16 px   | 192      | 960         |
+| 5   | convolution  | 32 px   | 128      | 1152        |
+| 6   | convolution  | 32 px   | 128      | 1280        |
+| 7   | convolution  | 64 px   | 64       | 1408        |
+| 8   | convolution  | 64 px   | 64       | 1472        |
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _SKIP = 0.7  # weight of what the encoder hands over, so that sums keep their si
 class Shape:
     """Everything that decides which tensors a composer has."""
 
-    side: int = 96  # pixels of the wide crop
+    side: int = 128  # pixels of the wide crop
     widths: tuple[int, ...] = (64, 128, 192, 256)  # channels at side / 2, / 4, / 8, ...
     identity: int = 48
     attributes: int = 64
@@ -330,11 +330,15 @@ def bent(x: torch.Tensor) -> torch.Tensor:
 
 def ellipse(side: int) -> torch.Tensor:
     """Return the mask of the wide crop, (1, 1, side, side): 1 inside, smooth to 0 at the rim."""
+    ramp = ((1 - radius(side)) / FEATHER).clamp(0, 1)
+    return (ramp * ramp * (3 - 2 * ramp))[None, None]
+
+
+def radius(side: int) -> torch.Tensor:
+    """Return how far each pixel of the wide crop lies from the middle: (side, side), 1 at the rim."""
     steps = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     y, x = torch.meshgrid(steps, steps, indexing="ij")
-    radius = torch.hypot((x - CENTRE[0]) / SEMI_AXES[0], (y - CENTRE[1]) / SEMI_AXES[1])
-    ramp = ((1 - radius) / FEATHER).clamp(0, 1)
-    return (ramp * ramp * (3 - 2 * ramp))[None, None]
+    return torch.hypot((x - CENTRE[0]) / SEMI_AXES[0], (y - CENTRE[1]) / SEMI_AXES[1])
 
 
 def heat(points: torch.Tensor, side: int) -> torch.Tensor:

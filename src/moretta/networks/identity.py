@@ -96,9 +96,10 @@ class Identity(nn.Module):
 
     def whiten(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors of dlib's network, (n, 128) -> (n, 48) unit vectors."""
-        precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        mean, directions = self.mean.to(precise.dtype), self.directions.to(precise.dtype)
-        return functional.normalize((precise - mean) @ directions, dim=1)
+        with torch.autocast(vectors.device.type, enabled=False):  # identities are float32 anywhere
+            precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+            mean, directions = self.mean.to(precise.dtype), self.directions.to(precise.dtype)
+            return functional.normalize((precise - mean) @ directions, dim=1)
 
 
 def cut(pictures: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from moretta.errors import UsageError
+from moretta.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -160,8 +160,9 @@ def opened(folder: Path, made_with: Mapping[str, str]) -> Faces:
             )
     if about["done"] < about["count"]:
         raise UsageError(
-            f"the pool {folder} is unfinished: {about['done']} of {about['count']} faces",
-            hint=f"moretta pool build --count {about['count']} --out {folder} goes on with it",
+            f"the pool {folder} is unfinished: {about['done']} of "
+            f"{count_of(about['count'], 'face')}",
+            hint=f"moretta pool build --count {about['count']} --output {folder} goes on with it",
         )
     try:
         rows, vectors, identities = (

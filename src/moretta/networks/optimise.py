@@ -100,7 +100,10 @@ def move(
     """
     n, device = len(task), task.rows.device
     columns = list(task.moved)
-    context = backend.context(task.pictures)
+    first_moved = min(columns)  # what comes before it is drawn once
+    with torch.no_grad():
+        context = backend.context(task.pictures)
+        _, begun = backend.begun(context, task.points, backend.styles(task.rows))
     theta = task.rows[:, columns].clone()
     first, second = torch.zeros_like(theta), torch.zeros_like(theta)
     best = theta.clone()
@@ -114,7 +117,8 @@ def move(
         rows = task.rows[which].clone()
         rows[:, columns] = moved
         shown, points = task.pictures[which], task.points[which]
-        drawn = backend.composed(shown, backend.draw(context[which], points, rows))
+        styles = backend.styles(rows)
+        drawn = backend.composed(shown, backend.continued(begun.of(which), styles, first_moved))
         vectors, maps = backend.seen(drawn, points)
         seen: Seen = features.of(drawn, points, maps=maps)
         cosines = (vectors * task.old[which]).sum(1)

@@ -128,6 +128,27 @@ def build(count: int, seed: int, head: Head, *, least: int = LEAST, most: int = 
     return Pool(**kept)
 
 
+def labelled(identities: Identities, head: Head) -> Pool:
+    """Return identities (N, 48) as a pool, as the head sees them. They are copied."""
+    kept = _labelled(np.array(identities, np.float32), head)
+    for each in kept.values():
+        each.flags.writeable = False
+    return Pool(**kept)
+
+
+def fewest(pool: Pool, match: Match) -> tuple[int, str]:
+    """Return how many members the rarest kind has that `match` can ask for, and its name ("" for all)."""
+    found = []
+    for band, gender in _kinds(match):
+        agree = np.ones(len(pool), bool)
+        if band is not None:
+            agree &= pool.bands == BANDS.index(band)
+        if gender is not None:
+            agree &= pool.genders == GENDERS.index(gender)
+        found.append((int(agree.sum()), ", ".join(filter(None, (band, gender)))))
+    return min(found)
+
+
 def choose(pool: Pool, wanted: Wanted | None, match: Match, rng: np.random.Generator) -> int:
     """Return the index of a member that looks as `wanted` says, evenly among all that do.
 
@@ -169,6 +190,12 @@ def members(pool: Pool, wanted: Wanted | None, match: Match) -> npt.NDArray[np.i
             if each.any():
                 return np.flatnonzero(each)
     return np.arange(len(pool))
+
+
+def _kinds(match: Match) -> list[tuple[str | None, str | None]]:
+    bands = BANDS if "age" in match else (None,)
+    genders = GENDERS if "gender" in match else (None,)
+    return [(band, gender) for band in bands for gender in genders]
 
 
 # ---- building --------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The composer's recipe: surroundings, points, a bounded code and an identity in, a face out.
 
-    moretta-train composer --config composer-96 --data ../shared/data/train --minutes 120
+    moretta-train composer --config composer-128 --data ../shared/data/train --minutes 120
 
 Each step draws a batch four ways: with the crop's own identity (to be reconstructed), with another
 person's, with a uniformly random one and with a noised one (to be that person, and to look real). A
@@ -19,8 +19,9 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ from torch import nn
 from torch.nn import functional
 
 from moretta.errors import UsageError, nearest
+from moretta.faces.steady import VIEWS, points_seen
 from moretta.networks.attributes import KEPT, AttributeEncoder, PointReader, bounded
-from moretta.networks.composer import Composer, Dense, Shape, bent, placed
+from moretta.networks.composer import Composer, Dense, Shape, bent, placed, radius
 from moretta.networks.critic import Critic
 from moretta.networks.identity import Identity, cut
 from moretta.networks.pool import BANDS, random_identities
@@ -41,6 +43,9 @@ from moretta.photos.manifest import make_folder
 from moretta.training import crops as sets
 from moretta.training.run import Average, Clock, fast_dtype, load, note, reseed, save
 from moretta.weights import load as weights
+
+if TYPE_CHECKING:
+    from moretta.faces.detect.search import Look
 
 SHIPPED = ("composer", "attributes")  # what the package needs; the rest only trains
 
@@ -53,15 +58,16 @@ class Losses:
     coarse: float = 3.0  # L1 of 4x4 means
     perceptual: float = 1.5  # L1 of dlib's stages, each relative to its size
     own: float = 0.7  # 1 - cosine to the asked identity, own
-    other: float = 1.0  # the same, other identities
+    other: float = 0.6  # the same, other identities
     push: float = 0.3  # what the old identity keeps beyond chance
-    critic: float = 0.3  # whole crop, non-saturating
-    patches: float = 0.3  # patches, weighted by the mask
+    rim: float = 2.0  # L1 beside the face, where the mask ends, other identities
+    critic: float = 0.4  # whole crop, non-saturating
+    patches: float = 0.4  # patches, weighted by the mask
     matching: float = 1.0  # the critic's features, own identity
-    points: float = 5.0
+    points: float = 8.0
     attributes: float = 0.3  # code read back from other identities' drawings
     reach: float = 1.0  # what the drawing exceeds -1..1 by: the rim of the mask would hide it
-    probe: float = 0.1  # reversed gradient: identity read from the code
+    probe: float = 0.2  # reversed gradient: identity read from the code
     penalty: float = 0.5  # R1
 
 
@@ -75,9 +81,9 @@ class Recipe:
     rate: float = 4e-3  # of the composer; the critic's and the readers' are half and equal to it
     decay: float = 0.998  # of the moving average
     ramp: int = 300  # steps until consistency terms have their full weight, in a fresh run
-    fits: float = 0.7  # share of other identities that fit in apparent age and gender
+    fits: float = 0.8  # share of other identities that fit in apparent age and gender
     whole_code: float = 0.5  # share of codes that are not cut
-    jitter: float = 0.012  # of the points, in sides
+    jitter: float = 0.005  # of the points, in sides: about what is left of a detector's noise
     sheet_minutes: float = 5.0
     losses: Losses = field(default_factory=Losses)
     critic_widths: tuple[int, int, int, int] = (64, 112, 176, 224)
@@ -160,6 +166,7 @@ class Trainer:
             Identity.from_tensors(weights.tensors("dlib"), weights.tensors("identity")), device
         )
         self.head = TraitsHead.from_tensors(weights.tensors("identity"))
+        self.look = _detector()
         reseed(seed, 0)
         shape = recipe.shape
         self.networks: dict[str, nn.Module] = {
@@ -172,6 +179,7 @@ class Trainer:
         for network in self.networks.values():
             placed(network, device)
         self.composer = self.networks["composer"]
+        self.rim = _beside(shape.side).to(device)
         averaged = {"composer": Composer(shape), "attributes": AttributeEncoder(shape.attributes)}
         self.averaged: dict[str, nn.Module] = {
             name: placed(network, device) for name, network in averaged.items()
@@ -386,7 +394,7 @@ class Trainer:
         loss = sum(terms.pop("total"))
         fake = terms.pop("fake")
         self._apply("drawing", loss)
-        self._train_readers(pictures, points, terms)
+        self._train_readers(pictures, points, fake, terms)
         self._train_critic(pictures, fake, terms)
         self.average.follow(min(recipe.decay, (self.step + 1) / (self.step + 10)))
         self.step += 1
@@ -416,6 +424,7 @@ class Trainer:
         share = batch.judged.mean((1, 2, 3), keepdim=True)
         gap = (full - pictures) * batch.judged / share
         coarse = functional.avg_pool2d(gap, 4)
+        gap_at_rim = (full - pictures) * self.rim / self.rim.mean()
         cosine = (vectors * asked).sum(1)
         others = ~faithful[:wide]
         terms: dict[str, Any] = {
@@ -429,6 +438,7 @@ class Trainer:
             "push": functional.relu((vectors[:wide] * own).sum(1) - (asked[:wide] * own).sum(1))[
                 others
             ].mean(),
+            "rim": gap_at_rim[:wide][others].abs().mean(),
             "reach": functional.relu(drawn.abs() - 1).mean(),
             "probe": (guess[:wide] * own).sum(1).mean(),
         }
@@ -461,6 +471,7 @@ class Trainer:
             weight.push * terms["push"],
             ramp * weight.points * terms["points"],
             ramp * weight.attributes * terms["attributes"],
+            weight.rim * terms["rim"],
             weight.reach * terms["reach"],
             weight.probe * (1 - terms["probe"]),
             ramp * weight.critic * terms["critic"],
@@ -471,15 +482,44 @@ class Trainer:
         return terms
 
     def _train_readers(
-        self, pictures: torch.Tensor, points: torch.Tensor, terms: dict[str, Any]
+        self,
+        pictures: torch.Tensor,
+        points: torch.Tensor,
+        fake: torch.Tensor,
+        terms: dict[str, Any],
     ) -> None:
-        """The probe's gradient is there already; add that of the points on photographs."""
+        """The probe's gradient is there already; add that of the points.
+
+        Of drawn faces the truth is what the detector sees, in one of the views: a reader that knows
+        photographs alone is soon told what it wants to see.
+        """
+        marks, seen = self._marked(fake, points)
         with self._fast():
             error = (self.networks["points"](pictures) - points).abs().mean()
-        error.backward()
+            gap = (self.networks["points"](fake) - marks).abs().mean((1, 2))
+        drawn = (gap * seen).sum() / seen.sum().clamp(min=1)
+        (error + drawn).backward()
         self.optimisers["reading"].step()
         self.optimisers["reading"].zero_grad(set_to_none=True)
-        terms["points on photos"] = error.detach()
+        terms["points on photos"], terms["points on drawings"] = error.detach(), drawn.detach()
+        off = (marks - points).abs().mean((1, 2))
+        terms["points seen"] = (off * seen).sum() / seen.sum().clamp(min=1)
+
+    def _marked(
+        self, pictures: torch.Tensor, points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the detector's points of drawn faces (n, 5, 2) and where it saw one (n,), 0 or 1."""
+        if self.look is None:
+            return points, torch.zeros(len(points), device=points.device)
+        view = VIEWS[self.step % len(VIEWS)]
+        levels = ((pictures.float() + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
+        found = [
+            points_seen(np.ascontiguousarray(picture), where, self.look, view)
+            for picture, where in zip(levels.numpy(), points.double().cpu().numpy(), strict=True)
+        ]
+        seen = torch.tensor([float(one is not None) for one in found])
+        marks = [np.zeros((5, 2)) if one is None else one for one in found]
+        return torch.from_numpy(np.stack(marks)).to(points), seen.to(points)
 
     def _train_critic(
         self,
@@ -574,6 +614,15 @@ class Trainer:
         return Image.fromarray(page.permute(1, 2, 0).cpu().numpy())
 
 
+def _detector() -> Look | None:
+    """YuNet, or None without onnxruntime, as on a borrowed accelerator: then photographs alone teach."""
+    if find_spec("onnxruntime") is None:
+        return None
+    from moretta.faces.detect import yunet
+
+    return yunet.build("cpu", 1)
+
+
 def _apart(
     maps: list[torch.Tensor], truth: list[torch.Tensor], *, least: float = 0.0
 ) -> torch.Tensor:
@@ -626,6 +675,12 @@ def _square(side: int, share: float) -> torch.Tensor:
     known = torch.zeros(1, 1, side, side)
     known[..., start : start + inner, start : start + inner] = 1
     return known
+
+
+def _beside(side: int) -> torch.Tensor:
+    """(side, side): 1 in the mask but beside the face, which ends at about 0.7 of the radius; else 0."""
+    away = radius(side)
+    return ((away - 0.72) / 0.08).clamp(0, 1) * (away < 1)
 
 
 def _refitted(weight: torch.Tensor, inputs: int, channels: int) -> torch.Tensor:
@@ -687,6 +742,12 @@ def run(
     tight = None
     if data is None or (data / "faces-144.zip").exists():
         tight = sets.drawn(side, 16, seed=1) if data is None else sets.tight(data, side)
+    if start is not None:
+        weights.tensors(start)  # a damaged file is refused before anything is made
+    if data is not None:
+        make_folder(out)
+        wide = sets.steadied(wide, out / "points-wide.npz")
+        tight = tight and sets.steadied(tight, out / "points-tight.npz")
     trainer = Trainer(chosen, wide, tight, device=device, seed=seed)
     begun = start is not None and not state_file.exists()
     if state_file.exists():

@@ -11,10 +11,11 @@ Formats   those of docs/training.md, which also says how to bring one's own phot
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from moretta.errors import UsageError
 from moretta.faces.crop import WIDE, WIDE_SIDE
+from moretta.photos.files import write_whole
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -162,6 +164,30 @@ def drawn(side: int, count: int, *, seed: int = 0) -> Crops:
         known=1.0,
         held=0,
     )
+
+
+def steadied(crops: Crops, file: Path | None = None) -> Crops:
+    """Return the crops with steady points (faces.steady): about 10 ms a crop, kept in `file` if given.
+
+    A file that belongs to other crops is made anew. Needs onnxruntime only where there is no file.
+    """
+    key = hashlib.sha256(crops.points.tobytes() + str(crops.pixels.shape).encode()).hexdigest()
+    if file is not None and file.exists():
+        with np.load(file) as kept:
+            if str(kept["of"]) == key:
+                return replace(crops, points=kept["points"])
+    from moretta.faces.detect import yunet
+    from moretta.faces.steady import steadied as hold
+
+    look = yunet.build("cpu", 1)
+    pairs = zip(crops.pixels, crops.points.astype(np.float64), strict=True)
+    points = np.stack([hold(picture, where, look) for picture, where in pairs])
+    steady = points.astype(np.float32)
+    if file is not None:
+        content = io.BytesIO()
+        np.savez(content, of=np.array(key), points=steady)
+        write_whole(file, content.getvalue())
+    return replace(crops, points=steady)
 
 
 def mirrored(points: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The recipe of the attribute features: `moretta-train features --data FOLDER --out FOLDER`.
+"""The recipe of the attribute features: `moretta-train features --data FOLDER --output FOLDER`.
 
 A linear projection of dlib's first three stages to tokens, and a perceptron over them, learn
 
@@ -9,7 +9,7 @@ A linear projection of dlib's first three stages to tokens, and a perceptron ove
   points and code: features should not tell the two apart. That is what attribute means here.
 
 Promise   the same data, seed and bundled networks give the same file on the same machine. What dlib's
-          stages say is kept in --out: a second call goes on from there.
+          stages say is kept in --output: a second call goes on from there.
 Assumes   faces-144.zip, index.csv, wide.zip and wide.csv (docs/training.md). The last 600 crops of each
           table, and 100 drawn pairs, train nothing.
 Checked   tests/training/test_features.py; figures of the shipped file in docs/falco.md.
@@ -45,14 +45,13 @@ from moretta.training import crops as sets
 from moretta.training.run import reseed
 from moretta.training.traits import GROUPS, HELD_OUT, labels_of, read_rows
 from moretta.weights import load
-from moretta.weights.backends import composer
+from moretta.weights.backends import SIDE, composer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.networks.backend import ComposerBackend
 
-SIDE = 96
 PATCH = 6  # pixels of the chip at GRID * PATCH that one token paints
 HELD_PAIRS = 100
 BATCH, RATE, DECAY = 64, 2e-3, 1e-3
@@ -101,7 +100,7 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
     out.mkdir(parents=True, exist_ok=True)
     backend = composer()
     labelled, rows, held = _labelled(data, tight)
-    photographed = sets.wide(data, SIDE, limit=wide + sets.HELD)
+    photographed = sets.steadied(sets.wide(data, SIDE, limit=wide + sets.HELD))
     total = len(rows) + len(photographed) + 2 * pairs
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "places": ((TOKENS, INPUTS), np.float16),
@@ -168,7 +167,8 @@ def _labelled(data: Path, count: int) -> tuple[sets.Crops, list[Any], int]:
     out = min(HELD_OUT, len(rows) // 4)
     train = np.unique(np.linspace(0, len(rows) - out - 1, count).astype(int))
     chosen = [*train.tolist(), *range(len(rows) - out, len(rows))]
-    return sets.tight(data, SIDE, chosen=chosen), [rows[i] for i in chosen], out
+    crops = sets.steadied(sets.tight(data, SIDE, chosen=chosen))
+    return crops, [rows[i] for i in chosen], out
 
 
 def _keep(

@@ -14,14 +14,14 @@ import hashlib
 import json
 import resource
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from moretta.errors import UsageError
+from moretta.errors import UsageError, count_of
 from moretta.faces.recognise import JUDGE, Recogniser
 from moretta.networks import ranking as ranks
 from moretta.networks.backend import pixels_of
@@ -70,12 +70,13 @@ class Kept:
             told, seconds = str(arrays.pop("key")), json.loads(str(arrays.pop("seconds")))
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(
-                f"{path} cannot be resumed", hint="remove it to begin anew, or give another --out"
+                f"{path} cannot be resumed",
+                hint="remove it to begin anew, or give another --output",
             ) from error
         if told != key:
             raise UsageError(
                 f"{path} was begun with other weights or settings",
-                hint="give the same ones, remove it to begin anew, or give another --out",
+                hint="give the same ones, remove it to begin anew, or give another --output",
             )
         return cls(path, key, arrays, seconds)
 
@@ -123,7 +124,9 @@ def run(
     Raises UsageError for fewer than 8 pairs and for data that cannot be read.
     """
     if pairs < 8:
-        raise UsageError(f"{pairs} pairs cannot be halved and compared", hint="8 pairs or more")
+        raise UsageError(
+            f"{count_of(pairs, 'pair')} cannot be halved and compared", hint="8 pairs or more"
+        )
     torch.set_num_threads(1)
     backend = composer(weights or COMPOSER, device=device, precision="float32")
     sha = (
@@ -180,7 +183,7 @@ def write(ranking: Ranking, out: Path) -> None:
         part.write_bytes(content)
     except OSError as error:
         raise UsageError(
-            f"{out} cannot be written: {error.strerror}", hint="check --out"
+            f"{out} cannot be written: {error.strerror}", hint="check --output"
         ) from error
     part.replace(out)
 
@@ -235,11 +238,14 @@ def from_crops(backend: ComposerBackend, data: Path, count: int, seed: int) -> P
             break
     if len(taken) < 2 * count:
         raise UsageError(
-            f"{data} has {len(taken)} people, {count} pairs need {2 * count}",
+            f"{data} has {count_of(len(taken), 'person', 'people')}, {count} pairs need {2 * count}",
             hint="give fewer --pairs",
         )
-    pictures = torch.from_numpy(crops.pixels[taken]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    pictures, points = pictures.to(backend.device), torch.from_numpy(crops.points[taken])
+    few = sets.steadied(
+        replace(crops, pixels=crops.pixels[taken], points=crops.points[taken], held=0)
+    )
+    pictures = torch.from_numpy(few.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures, points = pictures.to(backend.device), torch.from_numpy(few.points)
     points = points.to(backend.device)
     rows = torch.cat(
         [

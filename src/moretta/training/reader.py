@@ -179,7 +179,7 @@ def run(
     crops = (
         sources.drawn(backend.side, 64)
         if data is None
-        else sources.wide(data, backend.side, limit=count + sources.HELD)
+        else sources.steadied(sources.wide(data, backend.side, limit=count + sources.HELD))
     )
     all_pairs = pairs(
         backend, crops, seed=seed, count=count, held=held if crops.held else 0, minutes=minutes

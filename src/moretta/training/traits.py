@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moretta.errors import count_of
 from moretta.networks.pool import BAND_STARTS, BANDS, LENGTH
 from moretta.networks.traits import TENSORS, TraitsHead
 from moretta.training.crops import pictures
@@ -302,7 +303,9 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.identities and chosen.identities.exists():
         identities = np.load(chosen.identities, allow_pickle=False)
         if identities.shape != (len(rows), LENGTH):
-            parser.error(f"{chosen.identities} holds {identities.shape}, not {len(rows)} crops")
+            parser.error(
+                f"{chosen.identities} holds {identities.shape}, not {count_of(len(rows), 'crop')}"
+            )
     else:
         identity = Identity.from_tensors(load.tensors("dlib"), whitening)
         identity.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

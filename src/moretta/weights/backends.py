@@ -17,23 +17,26 @@ if TYPE_CHECKING:
     from moretta.networks.features import Features
     from moretta.networks.pool import Pool
     from moretta.networks.ranking import Ranking
+    from moretta.networks.swapper import Swapper
     from moretta.networks.traits import TraitsHead
 
 COMPOSER = "composer"
 #: Networks that have a say when the composer draws.
 NETWORKS = (COMPOSER, "identity", "dlib")
 #: The crop that the bundled composer draws: its side in pixels, and the ellipse it is used in.
-SIDE = 96
+SIDE = 128
 MASK_SCALE = 1.47  # of the ellipse in design section 4: networks.composer.SEMI_AXES
 MASK_FEATHER = 0.05  # the composer has blended already, at its own size
 #: Which of the composer's numbers carry identity.
 RANKING = "styleid"
+#: Gates of the latent swapper: belong to the composer and to the ranking's identity rows.
+SWAPPER = "swapper"
 
 
 def composer(
     name_or_path: str | Path = COMPOSER, *, device: str = "cpu", precision: str = "auto"
 ) -> ComposerBackend:
-    """Return the composer as a backend, frozen, in eval mode, on one thread on the CPU.
+    """Return the composer as a backend, frozen, in eval mode, on as many threads as torch is set to.
 
     name_or_path: a name in the catalogue or a file that `moretta-train composer` wrote. device: "cpu",
     "cuda" or "auto". precision: "float32", "bfloat16" or "auto" (bfloat16 where hardware has it).
@@ -116,6 +119,45 @@ def ranking(name_or_path: str | Path = RANKING, *, backend: str | None = None) -
             hint="make one for these weights: moretta styleid rank",
         )
     return found
+
+
+def swapper(
+    backend: ComposerBackend, ranking: Ranking, name_or_path: str | Path = SWAPPER
+) -> Swapper:
+    """Return the latent swapper of a backend: a name in the catalogue, or a file of the recipe.
+
+    ranking: the backend's, as `ranking` returns it. Raises WeightsRejected when the file is missing, of
+    another form, trained on other weights, or locks other rows than the ranking says.
+    """
+    from moretta.networks.swapper import Swapper, locked_rows
+
+    again = "make one for these weights: moretta-train swapper"
+    tensors, said = load.described_tensors(name_or_path)
+    try:
+        about = json.loads(said["about"])
+        made_for, locked = str(about["backend"]), tuple(int(row) for row in about["locked"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsRejected(
+            f"{name_or_path}: not a swapper: it does not say what it was trained on", hint=again
+        ) from error
+    if made_for != ranking.backend:
+        raise WeightsRejected(
+            f"{name_or_path}: a swapper of other weights ({made_for[:12]}, not {ranking.backend[:12]})",
+            hint=again,
+        )
+    wanted = locked_rows(ranking)
+    if locked != wanted:
+        raise WeightsRejected(
+            f"{name_or_path}: it locks the rows {list(locked)}, the ranking says {list(wanted)}",
+            hint=again,
+        )
+    try:
+        latent = backend.composer.shape.latent
+        return Swapper.from_tensors(tensors, backend.layers, latent, locked, backend.device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WeightsRejected(
+            f"{name_or_path}: not a swapper: {str(error).splitlines()[0]}", hint=again
+        ) from error
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from moretta.errors import DeviceError, WeightsRejected, nearest
+from moretta.errors import DeviceError, WeightsRejected, count_of, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,11 +211,14 @@ def _found(wanted: Entry) -> Path:
     for folder in folders():
         if (path := folder / wanted.file).exists():
             return path
+    made = (
+        f"from {wanted.origin['package']} by python -m moretta.weights.convert {wanted.name}"
+        if "package" in wanted.origin
+        else f"by {wanted.conversion.partition(':')[0]}"  # a recipe of ours
+    )
     raise WeightsRejected(
         f"{wanted.file} is missing",
-        hint=f"put it into {folders()[-1]} or a folder named by {FOLDER_VARIABLE}; "
-        f"it is made from {wanted.origin.get('package', 'its origin in catalogue.toml')}"
-        f" by python -m moretta.weights.convert {wanted.name}",
+        hint=f"put it into {folders()[-1]} or a folder named by {FOLDER_VARIABLE}; it is made {made}",
     )
 
 
@@ -227,7 +230,7 @@ def _check_file(name: str, path: Path, changed_ns: int, size: int) -> None:
 def _check(wanted: Entry, path: Path, content: bytes) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != wanted.sha256:
-        sizes = f"{len(content):,} of {wanted.bytes:,} bytes"
+        sizes = f"{len(content):,} of {count_of(wanted.bytes, 'byte')}"
         raise WeightsRejected(
             f"{path.name}: sha256 begins {found[:12]}, the catalogue says {wanted.sha256[:12]}"
             + (f" ({sizes})" if len(content) != wanted.bytes else ""),
@@ -267,9 +270,11 @@ def _check_header(content: bytes, label: str) -> None:
     """Refuse headers that are made to be costly; the library checks each tensor's bounds."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
-        raise _damaged(label, f"no safetensors file, or cut short ({len(content):,} bytes)")
+        raise _damaged(
+            label, f"no safetensors file, or cut short ({count_of(len(content), 'byte')})"
+        )
     if length > _MOST_HEADER:
-        raise _damaged(label, f"no safetensors file, or a header of {length:,} bytes")
+        raise _damaged(label, f"no safetensors file, or a header of {count_of(length, 'byte')}")
     try:
         header = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError) as error:

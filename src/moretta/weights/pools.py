@@ -2,6 +2,8 @@
 
 Promise   a pool is a function of its networks, seed and truncation: the first faces of a larger one
           are a smaller one, and a build that was stopped goes on where it was. Nothing is deleted.
+          `stand_ins` takes identities from a pool only where they are, to the bit, those of its seed: they
+          are public then, and hang on nobody's photo.
 Looked in the folder given, else the folder in the variable MORETTA_POOLS, else the user's cache.
 Checked   tests/weights/test_pools.py.
 """
@@ -17,20 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.errors import UsageError
-from moretta.networks import neighbours
-from moretta.weights import load
+from moretta.errors import UsageError, count_of
+from moretta.networks import neighbours, pool
+from moretta.weights import backends, load
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.networks.backend import ComposerBackend
     from moretta.networks.features import Features
+    from moretta.networks.traits import TraitsHead
 
 FOLDER_VARIABLE = "MORETTA_POOLS"
 SMALL = 500  # faces of the pool that is made at first use
 SEED, TRUNCATION = 1, 0.7  # the prior's draw: Barattin et al. 2023 draw 60,000 at truncation 0.7
 SAVED = 256  # faces between two savings
+FEWEST = 2  # of each kind that a choice is made among: one would be no choice
 
 Listener = Callable[[int, int], None]  # faces done, of how many
 
@@ -62,7 +66,7 @@ def build(
     import torch
 
     if count < 1:
-        raise UsageError(f"a pool of {count} faces", hint="--count is at least 1")
+        raise UsageError(f"a pool of {count_of(count, 'face')}", hint="--count is at least 1")
     about = {
         "schema": neighbours.SCHEMA,
         "networks": dict(networks),
@@ -74,6 +78,8 @@ def build(
         done = _begun(folder, about)
         if done >= count:
             return neighbours.opened(folder, networks)
+        if listener:
+            listener(done, count)
         drawn = backend.samples(count, seed, truncation=truncation, start=done - done % SAVED)
         arrays: dict[str, npt.NDArray[np.float32]] = {}
         with torch.inference_mode():
@@ -100,9 +106,23 @@ def build(
     except OSError as error:
         raise UsageError(
             f"the pool {folder} cannot be written: {error.strerror or error}",
-            hint="choose another --out, or another folder in MORETTA_POOLS",
+            hint="choose another --output, or another folder in MORETTA_POOLS",
         ) from error
     return neighbours.opened(folder, networks)
+
+
+def existing(named: str, networks: Mapping[str, str]) -> neighbours.Faces | None:
+    """Open the pool in the folder `named`; or, for "", the usual one; None where `ready` would draw it."""
+    if named:
+        return neighbours.opened(Path(named).expanduser(), networks)
+    folder = folder_for(networks)
+    if (folder / neighbours.MANIFEST).exists():
+        about = neighbours.read_manifest(folder)
+        if about["done"] >= min(
+            about["count"], SMALL
+        ):  # what is unfinished beyond SMALL is refused
+            return neighbours.opened(folder, networks)
+    return None
 
 
 def ready(
@@ -114,14 +134,62 @@ def ready(
     listener: Listener | None = None,
 ) -> neighbours.Faces:
     """Open the pool in the folder `named`; or, for "", the usual one, a small one made if need be."""
-    if named:
-        return neighbours.opened(Path(named).expanduser(), networks)
-    folder = folder_for(networks)
-    if (folder / neighbours.MANIFEST).exists():
-        about = neighbours.read_manifest(folder)
-        if about["done"] == about["count"]:
-            return neighbours.opened(folder, networks)
-    return build(folder, SMALL, backend, features, networks, listener=listener)
+    found = existing(named, networks)
+    if found is not None:
+        return found
+    return build(folder_for(networks), SMALL, backend, features, networks, listener=listener)
+
+
+def told(named: str) -> dict[str, str]:
+    """Return what records say of the pool in the folder `named`: its manifest's hash, and no path.
+
+    The manifest holds the networks, the seed, the truncation and the number of faces: all that a pool
+    hangs on. Raises UsageError when it cannot be read.
+    """
+    if not named:
+        return {}
+    folder = Path(named).expanduser()
+    neighbours.read_manifest(folder)
+    content = (folder / neighbours.MANIFEST).read_bytes()
+    return {"pool": f"sha256 {hashlib.sha256(content).hexdigest()[:16]}"}
+
+
+def stand_ins(named: str, match: pool.Match = "none") -> tuple[pool.Pool, TraitsHead]:
+    """Return the identities of the pool in the folder `named`, in memory, and the head that labels them.
+
+    match: what a face chosen from it will have in common with the old one. Raises UsageError for what
+    is no pool or no whole one, for a pool of another recogniser or backend, for identities that are not
+    those of its seed, and for fewer than FEWEST of a kind that `match` asks for.
+    """
+    from moretta.networks.traits import TraitsHead
+
+    folder = Path(named).expanduser()
+    wanted = sorted(backends.NETWORKS, key=lambda name: name == backends.COMPOSER)  # that one last
+    found = neighbours.opened(folder, {name: load.entry(name).sha256 for name in wanted})
+    if found.identities.shape[1:] != (pool.LENGTH,):
+        raise UsageError(
+            f"the pool {folder} has identities of another recogniser: shape {found.identities.shape},"
+            f" not (n, {pool.LENGTH})",
+            hint="moretta pool build draws one for this recogniser",
+        )
+    seed = found.about.get("seed")
+    if not isinstance(seed, int) or not np.array_equal(
+        found.identities, pool.random_identities(len(found), seed)
+    ):
+        raise UsageError(
+            f"the pool {folder} is damaged: its identities are not those of its seed",
+            hint="remove it; moretta pool build draws it again",
+        )
+    head = TraitsHead.from_tensors(load.tensors("identity"))
+    made = pool.labelled(found.identities, head)
+    few, kind = pool.fewest(made, match)
+    if few < FEWEST:
+        raise UsageError(
+            f"the pool {folder} has {few} of {count_of(len(made), 'face')}"
+            + (f" that look {kind}, and --match {match} needs {FEWEST}" if kind else ": no choice"),
+            hint="moretta pool build with a larger --count; rare kinds come with many faces",
+        )
+    return made, head
 
 
 def _begun(folder: Path, about: Mapping[str, Any]) -> int:
@@ -129,14 +197,14 @@ def _begun(folder: Path, about: Mapping[str, Any]) -> int:
     if not (folder / neighbours.MANIFEST).exists():
         if any(folder.iterdir()):
             raise UsageError(
-                f"{folder} is not empty and holds no pool", hint="choose a new folder for --out"
+                f"{folder} is not empty and holds no pool", hint="choose a new folder for --output"
             )
         return 0
     found = neighbours.read_manifest(folder)
     for key, value in about.items():
         if found.get(key) != value:
             raise UsageError(
-                f"{folder} holds a pool of other {key}", hint="choose a new folder for --out"
+                f"{folder} holds a pool of other {key}", hint="choose a new folder for --output"
             )
     return int(found["done"])
 
