@@ -143,3 +143,66 @@ def test_the_fallback_is_built_only_when_nothing_is_found():
     assert asked == []
     find_faces(np.full((300, 300, 3), 128, np.uint8), [EYE], fallback=fallback)
     assert asked == [1]
+
+
+WHOLE = (300.0, 300.0, 900.0, 900.0)  # a face, seen a level down
+PART = (400.0, 400.0, 800.0, 800.0)  # what is taken for one where the face is too large
+
+
+@pytest.mark.parametrize(
+    ("part", "score", "whole", "sure", "counts"),
+    [
+        (PART, 0.6, WHOLE, 0.75, False),
+        (PART, 0.8, WHOLE, 0.75, True),  # sure by itself
+        (PART, 0.6, WHOLE, 0.0, True),  # a detector of which nobody knows how sure it must be
+        (PART, 0.6, (1000.0, 1000.0, 1400.0, 1400.0), 0.75, True),  # alone
+        (PART, 0.6, (500.0, 500.0, 600.0, 600.0), 0.75, True),  # holds a smaller face
+        (PART, 0.6, (620.0, 300.0, 1220.0, 900.0), 0.75, True),  # half hidden by a surer one
+        ((500.0, 500.0, 700.0, 700.0), 0.6, WHOLE, 0.75, True),  # of a size that it sees well
+    ],
+)
+def test_part_of_a_surer_face_seen_where_that_is_too_large_does_not_count(
+    part, score, whole, sure, counts
+):
+    def look(picture: np.ndarray, least: float) -> Found:
+        here = {1500: (part, score, 1.0), 375: (whole, 0.9, 0.25)}.get(picture.shape[1])
+        if here is None:
+            return Found.joined([])
+        box, said, scale = here
+        return Found(np.array([box]) * scale, np.zeros((1, 5, 2)), np.array([said]))
+
+    seer = Detector(
+        name="seer",
+        summary="a test's own",
+        build=lambda device, threads: look,
+        least_score=0.5,
+        largest=250,
+        sure_if_larger=sure,
+    )
+    photo = np.zeros((1500, 1500, 3), np.uint8)
+    eye = Eye(detector=seer, look=look, least_score=0.5)
+    found = look_at(photo, eye, 0, 12)
+    assert [tuple(box) for box in found.boxes] == [part, whole][1 - counts :]
+
+
+def test_at_the_last_level_every_find_counts():
+    photo = np.zeros((300, 300, 3), np.uint8)
+    last = [picture.shape for picture, _ in levels(photo, 30, 12)][-1]
+
+    def look(picture: np.ndarray, least: float) -> Found:
+        if picture.shape != last:
+            return Found.joined([])
+        boxes = np.array([[0.0, 0, 40, 40], [5, 5, 45, 45]])
+        return Found(boxes, np.zeros((2, 5, 2)), np.array([0.9, 0.6]))
+
+    small = Detector(
+        name="small",
+        summary="a test's own",
+        build=lambda device, threads: look,
+        least_score=0.5,
+        largest=30,
+        sure_if_larger=0.75,
+    )
+    eye = Eye(detector=small, look=look, least_score=0.5)
+    found = look_at(photo, eye, 0, 12)
+    assert found.scores.tolist() == [0.9, 0.6]  # there is no level further down

@@ -78,6 +78,12 @@ def redraw(
     return ramp * ramp * (3 - 2 * ramp), bounds
 
 
+def depth(face: Face, bounds: Bounds, *, scale: float = 1.45) -> Alpha:
+    """How far each pixel of a window lies from the face's middle: 0 there, 1 on the redrawn rim."""
+    tight = to_template(face, "tight", 1)
+    return _radius(_centred(tight, np.array(SEMI_AXES) * scale), bounds)
+
+
 def stretch(face: Face, *, scale: float = 1.45, feather: float = 0.14) -> float:
     """How much larger the redrawn ellipse must be to hold the face's box, 1 or more.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.errors import WeightsRejected
+from moretta.errors import WeightsRejected, count_of
 from moretta.faces.crop import to_template, warp
 from moretta.weights import load
 
@@ -59,7 +59,8 @@ class Recogniser:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(self._session.get_outputs()) != 1:
             raise WeightsRejected(
-                f"{self.name}: {len(inputs)} inputs, {len(self._session.get_outputs())} outputs",
+                f"{self.name}: {count_of(len(inputs), 'input')}, "
+                f"{count_of(len(self._session.get_outputs()), 'output')}",
                 hint="a recogniser has one image input and one vector output",
             )
         self._input = inputs[0].name

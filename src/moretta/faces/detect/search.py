@@ -29,6 +29,7 @@ QUICK = 192  # px of the longer side at which turned photos are looked at by def
 MARGIN = 32  # px of mirrored border around that
 SURE = 0.7  # score that a find in a turned photo needs
 SAME = 0.4  # intersection over union above which two finds are one face
+TAKEN = 0.5  # of a box, from which it may be a part of a surer face
 WITHIN = 0.8  # share of one find in another of like size, from which two looks saw one face
 
 
@@ -76,6 +77,9 @@ class Detector:
     least_score: float  # default threshold, on the detector's own scale
     largest: int  # px of the largest face it sees reliably at one scale
     networks: tuple[str, ...] = ()  # names in the weights' catalogue
+    sure_if_larger: float = (
+        0.0  # score from which a find above `largest` counts whatever it lies with
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +179,38 @@ def _at_border(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 def look_at(photo: Pixels, eye: Eye, turns: int, min_face: float, *, double: bool = False) -> Found:
     """Return what one detector finds in the photo turned `turns` times by 90 degrees."""
     turned = np.rot90(photo, turns) if turns else photo
-    parts = []
+    parts: list[Found] = []
+    fits: list[npt.NDArray[np.bool_]] = []
     for picture, scale in levels(turned, eye.detector.largest, min_face, double=double):
+        last = len(parts)
         for tile, shift in tiles(picture):
             finds = eye.look(tile, eye.least_score)
+            sides = np.sqrt(np.prod(finds.boxes[:, 2:] - finds.boxes[:, :2], axis=1))
+            fits.append(sides <= eye.detector.largest)
             parts.append(finds.moved(scale, shift))
-    return _turned_back(Found.joined(parts), turns, photo.shape)
+    fits[last:] = [np.ones_like(one) for one in fits[last:]]  # there is no level further down
+    found = Found.joined(parts)
+    sure = eye.detector.sure_if_larger
+    return _turned_back(
+        found.kept(~_misread(found, np.concatenate(fits), sure)), turns, photo.shape
+    )
+
+
+def _misread(finds: Found, fits: npt.NDArray[np.bool_], sure: float) -> npt.NDArray[np.bool_]:
+    """Whether a find is a part of a surer face, seen at a scale at which that is too large.
+
+    fits: whether the detector can see a face of that size at the scale where it found it. Brow, chin or
+    cheek of a face that is too large look like a face of their own. Such a find does not count where its
+    score is below `sure` and a surer find that fits takes TAKEN of its box: what is there is seen a
+    level down. One that lies alone, is half hidden or holds a smaller face counts, and so does a sure one.
+    """
+    misread = np.zeros(len(fits), bool)
+    for i in np.flatnonzero(~fits & (finds.scores < sure)):
+        box, surer = finds.boxes[i], finds.boxes[fits & (finds.scores > finds.scores[i])]
+        common = np.minimum(surer[:, 2:], box[2:]) - np.maximum(surer[:, :2], box[:2])
+        taken = np.maximum(common, 0).prod(1) / np.prod(box[2:] - box[:2])
+        misread[i] = bool((taken > TAKEN).any())
+    return misread
 
 
 def levels(
