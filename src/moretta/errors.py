@@ -31,6 +31,11 @@ class MorettaError(Exception):
         self.fault = one_line(fault)
         self.hint = one_line(hint)
 
+    @property
+    def told(self) -> str:
+        """What a published record may say of it."""
+        return self.fault
+
     def __reduce__(self) -> tuple[object, ...]:  # exceptions cross process boundaries
         return (_rebuild, (type(self), self.fault, self.hint))
 
@@ -73,10 +78,18 @@ class BudgetSpent(ReleaseRefused):
     """This person's budget does not hold another release."""
 
 
+NO_LEDGER = "the ledger of budgets cannot be kept: moretta budget show says why"
+
+
 class LedgerError(MorettaError):
     """The ledger of releases is damaged, newer, locked or cannot be written."""
 
     exit_code = 2
+
+    @property
+    def told(self) -> str:
+        """Its own words name a file of the user's."""
+        return NO_LEDGER
 
 
 class KeyRejected(MorettaError):
@@ -114,6 +127,15 @@ def one_line(text: str) -> str:
     'a\\nb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def count_of(number: int, one: str, several: str = "") -> str:
+    """Return a number and its word, which follows it: `several`, or `one` with an s, unless it is 1.
+
+    >>> count_of(1, "face"), count_of(0, "face"), count_of(1200, "person", "people")
+    ('1 face', '0 faces', '1,200 people')
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def nearest(name: str, offered: list[str]) -> str:

@@ -149,10 +149,46 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def asked(self, name: str) -> bool:
+        """Whether this option was asked for. A record names every option, those without effect too."""
+        given = self.model_fields_set
+        return name in given and not given >= set(type(self).model_fields)
+
+    @property
+    def spends(self) -> bool:
+        """Whether something is released of each face for a stated epsilon, 0 included.
+
+        `crop.identity` is then the face's person and no shared new identity.
+        """
+        return False
+
     @property
     def counted(self) -> bool:
-        """Whether releases with these settings go through the ledger, for methods that `spend`."""
+        """Whether releases with these settings go through `crop.guard` to the ledger."""
         return False
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Networks that these settings need beside the method's own: names in the catalogue."""
+        return ()
+
+    @property
+    def secret_chance(self) -> bool:
+        """Whether something is drawn for each face from entropy that nobody may know or repeat.
+
+        Neither --seed nor --identity can then have a say in it, and both are refused.
+        """
+        return False
+
+    @property
+    def weak(self) -> str:
+        """What is said before a run whose settings hide less than the method's defaults; mostly nothing."""
+        return ""
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What records say in place of settings that are paths: those may name somebody."""
+        return {}
 
     @property
     def needs_persons(self) -> bool:
@@ -184,12 +220,17 @@ class Method:
     reversible: bool = False
     keyed: bool = False  # its pseudonym comes from `crop.secret`; it runs only with a key
     draws_identity: bool = False  # it draws a new face and reads `crop.identity`
-    spends: bool = False  # it releases through `crop.guard`, and `crop.identity` is a person
+    redraws: int = 0  # how often a face that the judge knows, or nearly, is drawn anew
+    spent: tuple[
+        str, ...
+    ] = ()  # what an epsilon covers: lines of the report, beside what was spent
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     explain: Callable[[], str] | None = None  # more for `moretta methods NAME`
     auto: Mapping[str, Any] | None = None  # settings that find the least strength for each face
-    #: (settings, device, faces at least to come): makes or refuses what must be there before a run.
-    prepare: Callable[[Any, str, int], None] | None = None
+    #: (settings, device, faces at least to come, listener) -> synthetic faces that are to be drawn: makes
+    #: or refuses what must be there before a run. It tells the listener how many faces it has drawn, and
+    #: of how many; without one, in a dry run, it makes nothing. `build` writes nothing either.
+    prepare: Callable[[Any, str, int, Callable[[int, int], None] | None], int] | None = None
     #: settings -> whether all faces of a run must pass through one process.
     together: Callable[[Any], bool] | None = None
     networks: tuple[str, ...] = ()  # names in the catalogue: their hashes go into the record

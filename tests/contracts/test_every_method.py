@@ -16,9 +16,12 @@ from moretta.errors import ReleaseRefused, UsageError
 from moretta.faces import mask as masks
 from moretta.faces.crop import points_of_box
 from moretta.methods import METHODS, method, settings
+from moretta.networks.backend import has_fast_bfloat16
 from moretta.photos.manifest import as_line
 from moretta.pipeline.options import options
 from moretta.pipeline.protect import Picture, Protector
+from moretta.pipeline.sealing import model_digest
+from moretta.privacy.keys import Pseudonyms
 from moretta.records import Box, Crop, Face, PhotoRecord
 
 DISTINCT: dict[type, list[Any]] = {
@@ -28,12 +31,18 @@ DISTINCT: dict[type, list[Any]] = {
     bool: [True, False],
 }
 #: Values of settings whose type does not say them all.
-VALUES: dict[tuple[str, str], list[Any]] = {("falco", "target"): [0.9]}
+VALUES: dict[tuple[str, str], list[Any]] = {
+    ("falco", "target"): [0.9],
+    ("styleid", "variant"): ["pixel"],  # the swapper has weights of its own: tests/methods
+}
 #: Settings that no single crop shows, and where their tests stand.
 SHOWN_ELSEWHERE = {
     ("falco", "unique"): "tests/methods/test_falco.py",
+    ("falco", "donor_epsilon"): "tests/methods/test_falco.py",  # by chance that no seed repeats
+    ("falco", "cap"): "tests/methods/test_falco.py",
     ("falco", "features"): "tests/methods/test_falco.py",  # the other one needs official weights
     ("falco", "pool"): "tests/methods/test_falco.py",
+    ("identitydp", "pool"): "tests/methods/test_identitydp.py",
 }
 #: Settings that show only beside others. A refusal counts as a difference.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -41,6 +50,12 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("identitydp", "predictable"): {"epsilon": 1.0},
     ("identitydp", "epsilon"): {"predictable": True},
     ("identitydp", "cap"): {"epsilon": 0.6, "predictable": True},
+}
+#: Settings beside which others have no effect.
+UNUSUAL: dict[str, tuple[dict[str, Any], ...]] = {
+    "falco": ({"steps": 0}, {"donor_epsilon": 1}),
+    "ifadit": ({"pseudonym": "flow"},),
+    "styleid": ({"variant": "pixel"}, {"variant": "swapper"}, {"adapt": "auto"}),
 }
 #: What keeps a slow method's tests quick.
 QUICK: dict[str, dict[str, Any]] = {"falco": {"steps": 3}}
@@ -51,6 +66,10 @@ PROVED = {"identitydp": "tests/privacy/test_mechanisms.py"}
 def secret(seed: int) -> bytes:
     """A face's own secret, for methods that run with a key."""
     return hashlib.sha256(f"secret {seed}".encode()).digest()
+
+
+#: What the faces of a whole photo get their secrets from.
+PSEUDONYMS = Pseudonyms("record", salt=bytes(32), seed=hashlib.sha256(b"contract").digest())
 
 
 def keyed(crop: Crop) -> Crop:
@@ -106,7 +125,7 @@ def crop_for(name: str, photo: np.ndarray, face: Face, seed: int) -> Crop:
             template=chosen.template,
             side=chosen.side,
             seed=seed,
-            identity=9 if chosen.spends else None,
+            identity=9 if settings(chosen).spends else None,
         )
     )
 
@@ -118,11 +137,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def protector(name: str) -> Protector:
-    made = Protector(options({"method": name, "seed": 5, "settings": QUICK.get(name, {})}))
-    if made.method.keyed:
-        edit = made._edit
-        made._edit = lambda crops: edit([keyed(crop) for crop in crops])
-    return made
+    seed = None if method(name).keyed else 5  # a key's pseudonyms do not repeat by a seed
+    return Protector(options({"method": name, "seed": seed, "settings": QUICK.get(name, {})}))
 
 
 def test_the_list_is_what_it_says():
@@ -175,9 +191,11 @@ def test_same_seed_same_pixels_whatever_the_batch(name: str):
     together = [one.pixels for one in edit(crops)]
     backwards = [one.pixels for one in edit(crops[::-1])][::-1]
     alone = [edit([crop])[0].pixels for crop in crops]
+    # bfloat16, which hardware that has it draws in, sums a batch of another size in another order
+    rounding = 4 if chosen.template != "window" and has_fast_bfloat16() else 1
     for a, b, c in zip(together, backwards, alone, strict=True):
-        assert int(np.abs(a.astype(int) - b).max()) <= 1
-        assert int(np.abs(a.astype(int) - c).max()) <= 1
+        assert int(np.abs(a.astype(int) - b).max()) <= rounding
+        assert int(np.abs(a.astype(int) - c).max()) <= rounding
 
 
 def test_every_setting_changes_some_output(name: str):
@@ -204,6 +222,14 @@ def test_every_setting_changes_some_output(name: str):
         assert moved, f"{name}: {key} changes nothing"
 
 
+def test_a_record_of_its_settings_is_taken_back(name: str):
+    """Records name every option, those without effect too: sidecars are bound to them."""
+    for given in ({}, *UNUSUAL.get(name, ())):
+        own = settings(method(name), given)
+        assert type(own)(**own.model_dump()) == own
+        assert len(model_digest(name, own.model_dump())) == 32
+
+
 def test_strength_goes_from_weak_to_strong(name: str):
     chosen = method(name)
     if chosen.strength is None:
@@ -225,7 +251,7 @@ def test_strength_goes_from_weak_to_strong(name: str):
 
 def test_nothing_outside_the_mask_changes(protector: Protector):
     photo, face = busy((160, 200)), drawn_face(70, 40, 50)
-    (result,) = protector.protect([Picture(pixels=photo, faces=[face])])
+    (result,) = protector.protect([Picture(pixels=photo, faces=[face], pseudonyms=PSEUDONYMS)])
     outside = ~result.changed
     assert outside.mean() > 0.3
     np.testing.assert_array_equal(result.pixels[outside], photo[outside])
@@ -252,7 +278,7 @@ def test_every_pixel_of_the_box_is_replaced(protector: Protector):
     if protector.method.template != "window":
         pytest.skip("a redrawing method covers the ellipse of its own mask")
     photo, face = busy((160, 160)), drawn_face(40, 40, 60)
-    (result,) = protector.protect([Picture(pixels=photo, faces=[face])])
+    (result,) = protector.protect([Picture(pixels=photo, faces=[face], pseudonyms=PSEUDONYMS)])
     assert result.decision == "published"
     assert replaced(result, photo, face.box) > 0.99
 
@@ -264,21 +290,21 @@ def test_a_face_cut_by_the_border_is_covered_to_the_last_row(protector: Protecto
     box = Box(max(left, 0), max(top, 0), min(face.box.right, 200), min(face.box.bottom, 160))
     face = replace(face, box=box)
     photo = busy((160, 200))
-    (result,) = protector.protect([Picture(pixels=photo, faces=[face])])
+    (result,) = protector.protect([Picture(pixels=photo, faces=[face], pseudonyms=PSEUDONYMS)])
     assert result.decision == "published"
     assert replaced(result, photo, box, drawn=protector.method.template != "window") > 0.97
 
 
 def test_a_face_of_eight_pixels_works(protector: Protector):
     photo, face = busy((40, 40)), drawn_face(15, 15, 8)
-    (result,) = protector.protect([Picture(pixels=photo, faces=[face])])
+    (result,) = protector.protect([Picture(pixels=photo, faces=[face], pseudonyms=PSEUDONYMS)])
     assert result.decision == "published"
     drawn = protector.method.template != "window"
     assert replaced(result, photo, face.box, drawn=drawn) > 0.95
 
 
 def test_a_real_face_is_changed_and_the_record_is_whole(protector: Protector, small: np.ndarray):
-    (result,) = protector.protect([Picture(pixels=small, name="a.png")])
+    (result,) = protector.protect([Picture(pixels=small, name="a.png", pseudonyms=PSEUDONYMS)])
     assert result.decision == "published"
     (face,) = result.faces
     assert face.audit["passed"]
@@ -292,7 +318,7 @@ def test_a_real_face_is_changed_and_the_record_is_whole(protector: Protector, sm
 def test_overlapping_faces_are_both_covered(protector: Protector):
     photo = busy((160, 220))
     faces = [drawn_face(50, 40, 60), drawn_face(80, 45, 60)]
-    (result,) = protector.protect([Picture(pixels=photo, faces=faces)])
+    (result,) = protector.protect([Picture(pixels=photo, faces=faces, pseudonyms=PSEUDONYMS)])
     for face in faces:
         alpha, (left, top, right, bottom) = masks.cover(face, photo.shape, scale=1.2)
         inside = alpha >= 1

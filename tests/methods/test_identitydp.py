@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from moretta.errors import BudgetSpent, LedgerError, ReleaseRefused, UsageError
+from moretta.errors import NO_LEDGER, BudgetSpent, LedgerError, ReleaseRefused, UsageError
 from moretta.methods import method, settings
+from moretta.methods.identitydp import FLOOR, explained
+from moretta.photos.manifest import as_line
 from moretta.pipeline import budget, persons
 from moretta.pipeline.options import options
 from moretta.privacy.ledger import Ledger
+from moretta.weights.backends import SIDE
 
 pytest.importorskip("torch")
 METHOD = method("identitydp")
@@ -53,7 +59,7 @@ def test_the_same_photo_is_released_once_and_costs_once(edit_with, face_crop, le
     edit = edit_with(epsilon=1.0)
     crop = replace(face_crop, guard=budget.guard(ledger, face_crop))
     one, two = edit([crop])[0], edit([crop, crop])[1]
-    assert np.abs(one.pixels.astype(int) - two.pixels).max() <= 1
+    assert np.abs(one.pixels.astype(int) - two.pixels).max() <= 4  # bfloat16 rounds by batch
     (account,) = ledger.people()
     assert account.releases == 1
     assert account.epsilon == pytest.approx(1, abs=1e-6)
@@ -80,12 +86,12 @@ def test_epsilon_0_reads_nothing_of_the_old_face(edit_with, face_crop):
     """At level 2 no attribute is left either: pixels under the mask cannot matter at all."""
     from moretta.networks.composer import ellipse
 
-    hidden = ellipse(96)[0, 0].numpy() >= 1
+    hidden = ellipse(SIDE)[0, 0].numpy() >= 1
     changed = face_crop.pixels.copy()
     changed[hidden] = np.random.default_rng(0).integers(0, 256, (int(hidden.sum()), 3))
     edit = edit_with(level=2)
     was, now = edit([face_crop])[0], edit([replace(face_crop, pixels=changed)])[0]
-    assert np.abs(was.pixels.astype(int) - now.pixels).max() <= 1
+    assert np.abs(was.pixels.astype(int) - now.pixels).max() <= 4
     assert was.statement.epsilon == 0
     assert was.statement.promise == "proved"
     assert was.figures["expected_cosine"] == pytest.approx(0, abs=1e-12)
@@ -140,7 +146,7 @@ def test_a_matched_pool_draws_from_those_who_look_alike(edit_with, face_crop):
     identify = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
     head = TraitsHead.from_tensors(load.tensors("identity"))
     pictures = np.stack([face_crop.pixels, *(one.pixels for one in edited)])
-    points = torch.from_numpy(np.stack([points_in(face_crop) * 96] * len(pictures))).float()
+    points = torch.from_numpy(np.stack([points_in(face_crop) * SIDE] * len(pictures))).float()
     vectors = identify.of(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), points).numpy()
     looks = [head.read(one).gender for one in vectors]
     assert looks[1:].count(looks[0]) >= 6
@@ -170,6 +176,7 @@ def test_without_a_ledger_nothing_is_released(edit_with, face_crop):
         ({"mechanism": "laplacian"}, "mechanism is 'laplacian'"),
         ({"mechanism": "uniform", "epsilon": 1}, "uniform has epsilon 0"),
         ({"mechanism": "vmf", "match": "age"}, "only the mechanism pool"),
+        ({"mechanism": "vmf", "pool": "x"}, "only the mechanism pool draws from one"),
         ({"alias": "everybody"}, "alias is 'everybody'"),
         ({"level": 3}, "level is 3"),
     ],
@@ -195,6 +202,13 @@ def test_options_that_contradict_each_other_are_refused(given, why):
     assert caught.value.hint
 
 
+def test_a_ledger_in_which_nothing_would_be_written_is_refused():
+    for given in ({}, {"epsilon": 0}, {"epsilon": 1, "predictable": True}):
+        with pytest.raises(UsageError, match="with these settings identitydp spends nothing"):
+            options({"method": "identitydp", "settings": given, "ledger": "x"})
+    assert options({"method": "identitydp", "settings": {"epsilon": 1}, "ledger": "x"}).ledger
+
+
 def test_other_methods_have_no_ledger():
     with pytest.raises(UsageError, match="--ledger is given, and newface spends no budget"):
         options({"method": "newface", "ledger": "x"})
@@ -214,7 +228,8 @@ def photos_of(folder, put, small, *names):
 def test_it_works_at_once_and_the_record_is_whole(moretta, tmp_path, put, small, own_ledger, lines):
     photos_of(tmp_path / "in", put, small, "a.png", "b.png")
     out = tmp_path / "out"
-    arguments = ("anonymize", tmp_path / "in", "--method", "identitydp", "--epsilon", "1")
+    lenient = ("--audit-far", "1e-4")  # a draw is by chance now and then like the face
+    arguments = ("anonymize", tmp_path / "in", "--method", "identitydp", "--epsilon", "1", *lenient)
     code, stdout, _ = moretta(*arguments, "--output", out, "--json")
     assert code == 0
     spent = json.loads(stdout)["spent"]
@@ -232,7 +247,11 @@ def test_it_works_at_once_and_the_record_is_whole(moretta, tmp_path, put, small,
     assert own_ledger.stat().st_mode & 0o077 == 0
     assert own_ledger.with_name("ledger.sqlite.key").stat().st_mode & 0o077 == 0
     code, stdout, _ = moretta(*arguments, "--output", tmp_path / "again", "--json")
-    assert json.loads(stdout)["spent"]["releases"] == 0  # the same photos: the same releases
+    spent = json.loads(stdout)["spent"]
+    assert (spent["releases"], spent["people"]) == (0, 0)  # the same photos: the same releases
+    assert spent["most_on_one"] == pytest.approx(1, abs=1e-5)
+    code, stdout, _ = moretta(*arguments, "--output", tmp_path / "read")
+    assert " ".join(FLOOR.split()) in " ".join(stdout.split())
     code, stdout, _ = moretta("budget", "show", "--json")
     assert len(json.loads(stdout)["people"]) == 2
 
@@ -242,20 +261,28 @@ def test_a_person_is_the_same_in_every_run_and_the_cap_covers(
 ):
     photos = photos_of(tmp_path / "in", put, small, "anna/1.png", "anna/2.png", "anna/3.png")
     options_ = ("--method", "identitydp", "--epsilon", "2", "--cap", "4", "--persons", "folders")
-    code, stdout, _ = moretta("anonymize", photos, "-o", tmp_path / "out", *options_, "--jobs", "1")
+    code, stdout, stderr = moretta(
+        "anonymize", photos, "-o", tmp_path / "out", *options_, "--jobs", "1"
+    )
     assert code == 3
+    why = "1 face, 1 covered by policy: this person's budget does not hold it"
+    assert f"anna/3.png: covered: {why}" in stderr  # the budget, not the judge
+    assert lines(tmp_path / "out")[2]["reason"] == why
     assert "most on one" in stdout.replace("\n", " ")
     faces = [line["faces"][0] for line in lines(tmp_path / "out")]
-    assert [face["method"] for face in faces] == ["identitydp", "identitydp", "solid"]
-    fault = faces[2]["audit"]["covered"]["fault"]
+    assert faces[2]["method"] == "solid"
+    faults = [face["audit"].get("covered", {}).get("fault", "") for face in faces]
+    assert faults[:2] == ["", ""]  # drawn; by chance the judge may know one even so
+    fault = faults[2]
     assert "budget does not hold it" in fault
     assert " 4" not in fault  # a published record says nothing of earlier releases
     assert faces[2]["statement"] is None
     put(photos / "anna/4.png", np.roll(small, 9, axis=1))
-    code, _, _ = moretta("anonymize", photos, "-o", tmp_path / "more", *options_)
-    later = {line["name"]: line["faces"][0]["method"] for line in lines(tmp_path / "more")}
-    assert later["anna/4.png"] == "solid"
-    assert later["anna/1.png"] == "identitydp"  # remembered
+    code, stdout, _ = moretta("anonymize", photos, "-o", tmp_path / "more", *options_)
+    assert "most on one in the ledger: 4" in " ".join(stdout.split())  # by earlier runs alone
+    later = {line["name"]: line["faces"][0]["audit"] for line in lines(tmp_path / "more")}
+    assert "budget does not hold it" in later["anna/4.png"]["covered"]["fault"]
+    assert not later["anna/1.png"].get("covered", {}).get("fault")  # remembered
     code, stdout, _ = moretta("budget", "show", "--person", "anna", "--json")
     (account,) = json.loads(stdout)["people"]
     assert account["epsilon"] == pytest.approx(4, abs=1e-5)
@@ -301,10 +328,13 @@ def test_a_method_that_fails_leaves_nothing_of_the_face(tmp_path, small, own_led
     assert record.faces[0].method == "solid"
     assert "NaN" in record.faces[0].audit["covered"]["fault"]
     monkeypatch.undo()
-    monkeypatch.setattr(Ledger, "release", lambda *a: (_ for _ in ()).throw(LedgerError("gone")))
+    monkeypatch.setattr(
+        Ledger, "release", lambda *a: (_ for _ in ()).throw(LedgerError("/home/me/x is gone"))
+    )
     _, record = one.image(small)
     assert record.faces[0].method == "solid"
-    assert "gone" in record.faces[0].audit["covered"]["fault"]
+    assert record.faces[0].audit["covered"]["fault"] == NO_LEDGER
+    assert "/home/me" not in str(as_line(record))  # the record is published
 
 
 def test_a_bad_ledger_is_refused_before_anything_is_made(moretta, tmp_path, put, small):
@@ -332,7 +362,7 @@ def test_a_bad_ledger_is_refused_before_anything_is_made(moretta, tmp_path, put,
     assert "cannot be opened" in tried(photos / "a.png" / "ledger.sqlite")
 
 
-def test_budget_commands(moretta, tmp_path):
+def test_budget_commands(moretta, tmp_path, monkeypatch):
     path = tmp_path / "ledger.sqlite"
     code, _, err = moretta("budget", "show", "--ledger", path)
     assert code == 2
@@ -355,6 +385,12 @@ def test_budget_commands(moretta, tmp_path):
     code, _, err = moretta("budget", "export", file, "--ledger", path)
     assert code == 2
     assert "new file" in err
+    for names in (("anna", "anya"), ("anya", "anna")):
+        code, _, err = moretta("budget", "merge", *names, "--ledger", path)
+        assert code == 2
+        assert "'anya'" in err
+    _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
+    assert len(json.loads(out)["people"]) == 2
     assert moretta("budget", "merge", "anna", "anja", "--ledger", path)[0] == 0
     _, out, _ = moretta("budget", "show", "--person", "anja", "--ledger", path, "--json")
     assert json.loads(out)["people"][0]["epsilon"] == 2
@@ -362,6 +398,12 @@ def test_budget_commands(moretta, tmp_path):
     assert moretta("budget", "reset", "--memo", "--ledger", path)[0] == 0
     _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
     assert (json.loads(out)["remembered"], len(json.loads(out)["people"])) == (0, 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # no terminal: nobody is asked
+    code, _, err = moretta("budget", "reset", "--all", "--ledger", path)
+    assert code == 2
+    assert "--yes confirms" in err
+    _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
+    assert len(json.loads(out)["people"]) == 1
     assert moretta("budget", "reset", "--all", "--yes", "--ledger", path)[0] == 0
     _, out, _ = moretta("budget", "show", "--ledger", path, "--json")
     assert json.loads(out)["people"] == []
@@ -391,3 +433,184 @@ def test_the_floor_is_found_where_attributes_carry_the_identity_and_gone_where_t
     (leaking, chance), (cut, _) = floors
     assert leaking.lo > 5 * chance
     assert cut.v <= 3 * chance
+
+
+def test_the_floor_that_is_printed_is_the_one_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "identitydp.md").read_text()
+    found, people, bound, chance = map(int, re.findall(r"(\d+)(?= %| people)", FLOOR))
+    said = f"found {found} % of {people} (upper bound {bound} %), with chance {chance} %"
+    assert said in page
+    assert FLOOR in explained()
+
+
+# ---- a pool on disk --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Draw pools of synthetic faces with the bundled networks: (count) -> folder."""
+    import torch
+
+    from moretta.weights import backends, pools
+
+    torch.set_num_threads(1)
+    backend = backends.composer()
+    features = backends.features("features", backend)
+    root = tmp_path_factory.mktemp("stores")
+
+    def drawn(count):
+        folder = root / str(count)
+        pools.build(folder, count, backend, features, backends.digests("features"))
+        return folder
+
+    return drawn
+
+
+def test_a_pool_on_disk_is_drawn_from_and_named_by_its_hash_and_size(
+    edit_with, face_crop, ledger, store
+):
+    from moretta.networks.pool import random_identities
+    from moretta.privacy.mechanisms import FinitePool
+
+    labels = []
+    crop = replace(face_crop, guard=budget.guard(ledger, face_crop))
+    for size in (40, 48):
+        given = {"epsilon": 1.0, "pool": str(store(size))}
+        said = edit_with(**given)([crop])[0].statement
+        digest = FinitePool(random_identities(size, 1)).digest
+        assert f"of {size} public identities, sha256 {digest[:16]}" in said.mechanism
+        assert 0.9999 < said.epsilon <= 1
+        assert "no delta" in said.numerics
+        labels.append(said.mechanism)
+        edit_with(**given)([crop])  # remembered
+    edit_with(epsilon=1.0)([crop])
+    rows = list(ledger.rows())
+    assert [row["mechanism"] for row in rows][:2] == labels
+    assert len({row["mechanism"] for row in rows}) == 3  # each pool is a release of its own
+    assert ledger.people()[0].epsilon == pytest.approx(3, abs=1e-5)
+    assert "among those of one apparent gender" in (
+        edit_with(pool=str(store(48)), match="gender")([crop])[0].statement.mechanism
+    )
+
+
+def test_what_is_released_is_a_member_of_the_pool_by_the_mechanisms_weights(
+    edit_with, face_crop, store
+):
+    """Through the edit: 300 releases of one face, of which e^2 times as many fall on the k nearest."""
+    from moretta.networks.pool import random_identities
+    from moretta.privacy.mechanisms import FinitePool
+
+    members = random_identities(40, 1)
+    seen = []
+
+    def guard(charge, draw):
+        seen.extend(draw() for _ in range(300))
+        return seen[-1]
+
+    edit_with(epsilon=2.0, pool=str(store(40)))([replace(face_crop, guard=guard)])
+    places = {one.tobytes(): i for i, one in enumerate(members)}
+    drawn = np.bincount([places[one] for one in seen], minlength=40)  # KeyError: no member
+    high, _, k, total = FinitePool(members).weights(2.0)
+    near = np.sort(drawn)[::-1][:k].sum()
+    assert near == pytest.approx(300 * high * k / total, abs=5 * np.sqrt(300) / 2)
+    assert near > 2 * 300 * k / 40
+
+
+def test_a_pool_of_the_stores_identities_labels_them_as_the_head_does(store):
+    from moretta.weights import backends, pools
+
+    made, head = pools.stand_ins(str(store(40)))
+    bands, female = head.probabilities(made.identities)
+    np.testing.assert_array_equal(made.bands, bands.argmax(1))
+    np.testing.assert_array_equal(made.genders, female >= 0.5)
+    assert not made.identities.flags.writeable
+    usual = backends.stand_ins()[0]  # the same seed: the first ones are the same
+    np.testing.assert_array_equal(made.identities, usual.identities[:40])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("composer", "was drawn with 000000000000 of composer"),
+        ("identity", "was drawn with 000000000000 of identity"),
+        ("dlib", "was drawn with 000000000000 of dlib"),
+        ("length", "has identities of another recogniser: shape \\(40, 12\\), not \\(n, 48\\)"),
+        ("cut", "is damaged"),
+        ("bit", "is damaged: its identities are not those of its seed"),
+        ("nan", "is damaged: its identities are not those of its seed"),
+        ("seed", "is damaged: its identities are not those of its seed"),
+        ("one", "has 1 of 1 face: no choice"),
+        ("unfinished", "is unfinished: 40 of 50 faces"),
+        ("missing", "is no pool"),
+        ("kind", "has . of 40 faces that look .*, and --match age,gender needs 2"),
+    ],
+)
+def test_a_pool_that_cannot_be_used_is_refused_before_anything_is_made(
+    change, why, moretta, store, tmp_path, put, small, own_ledger
+):
+    import shutil
+
+    folder = tmp_path / "pool"
+    if change != "missing":
+        shutil.copytree(store(40), folder)
+        spoil(folder, change)
+    photos = photos_of(tmp_path / "in", put, small, "a.png")
+    words = ("anonymize", photos, "-o", tmp_path / "out", "--method", "identitydp")
+    more = ("--match", "age,gender") if change == "kind" else ()
+    for rest in ((), ("--dry-run",)):
+        code, _, err = moretta(*words, "--epsilon", "1", "--pool", folder, *more, *rest)
+        assert code == 2
+        assert re.search(why, err), err
+        assert "hint: " in err
+        assert len(err.splitlines()) == 2
+        assert not (tmp_path / "out").exists()
+        assert not own_ledger.exists()
+
+
+def spoil(folder, change):
+    """Make one thing of a pool wrong."""
+    about = json.loads((folder / "manifest.json").read_text())
+    identities = np.load(folder / "identities.npy")
+    if change in ("composer", "identity", "dlib"):
+        about["networks"][change] = "0" * 64
+    elif change == "length":
+        identities = identities[:, :12]
+    elif change == "cut":
+        path = folder / "identities.npy"
+        path.write_bytes(path.read_bytes()[:-100])
+    elif change == "bit":
+        identities[3, 5] += 2.0**-20
+    elif change == "nan":
+        identities[3, 5] = np.nan
+    elif change == "seed":
+        about["seed"] = 2
+    elif change == "one":
+        about |= {"count": 1, "done": 1}
+    elif change == "unfinished":
+        about["count"] = 50
+    (folder / "manifest.json").write_text(json.dumps(about))
+    if change in ("length", "bit", "nan"):
+        np.save(folder / "identities.npy", identities)
+
+
+def test_a_run_names_the_pool_and_not_the_folder(
+    moretta, store, tmp_path, put, small, own_ledger, lines
+):
+    import shutil
+
+    folder = tmp_path / "of-anna"
+    shutil.copytree(store(40), folder)
+    photos = photos_of(tmp_path / "in", put, small, "a.png")
+    words = ("anonymize", photos, "-o", tmp_path / "out", "--method", "identitydp")
+    words = (*words, "--audit-far", "1e-4")  # a draw is by chance now and then like the face
+    code, _, err = moretta(*words, "--epsilon", "1", "--mechanism", "pool", "--pool", folder)
+    assert code == 0, err
+    (face,) = lines(tmp_path / "out")[0]["faces"]
+    assert "of 40 public identities" in face["statement"]["mechanism"]
+    assert face["settings"]["pool"].startswith("sha256 ")
+    run = (tmp_path / "out" / "run.json").read_text()
+    assert face["settings"]["pool"] in run
+    assert "anna" not in run + json.dumps(face)
+    assert moretta("budget", "export", tmp_path / "out.jsonl")[0] == 0
+    (row,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert row["mechanism"] == face["statement"]["mechanism"]

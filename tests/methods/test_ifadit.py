@@ -11,6 +11,7 @@ import pytest
 from moretta.errors import UsageError
 from moretta.faces.crop import points_in
 from moretta.methods import method, settings
+from moretta.pipeline.options import options
 from moretta.records import Crop
 
 torch = pytest.importorskip("torch")
@@ -146,6 +147,31 @@ def test_every_turn_has_its_way_back():
         right = (back(secrets, pseudonyms) * own).sum(1)
         assert right.mean() > least
         assert (back(others, pseudonyms) * own).sum(1).mean() < right.mean() - 0.3
+
+
+def test_the_flow_stands_in_the_record_only_where_it_has_a_say():
+    pytest.importorskip("zuko")
+    from moretta.pipeline.protect import Protector
+
+    for pseudonym in ("flow", "rotation"):
+        made = Protector(options({"method": "ifadit", "settings": {"pseudonym": pseudonym}}))
+        assert ("flow" in made.weights([])) == (pseudonym == "flow")
+
+
+def test_a_match_that_the_flow_does_not_keep_is_refused():
+    for match in ("age", "age,gender"):
+        given = {"pseudonym": "flow", "match": match}
+        with pytest.raises(UsageError, match="match is for the rotation, and pseudonym is flow"):
+            options({"method": "ifadit", "settings": given})
+    options({"method": "ifadit", "settings": {"pseudonym": "flow", "match": "none"}})
+
+
+def test_what_an_earlier_version_drew_by_the_flow_beside_a_match_is_still_recovered():
+    from moretta.pipeline.likeness import _settings
+
+    written = {"match": "age", "pseudonym": "flow", "level": 1}
+    read = _settings("a.png", [{"method": "ifadit", "settings": written}])
+    assert (read.pseudonym, read.level) == ("flow", 1)
 
 
 def test_the_flow_without_zuko_is_refused_before_anything_is_drawn(monkeypatch):

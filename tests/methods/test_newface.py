@@ -9,6 +9,7 @@ from moretta.errors import UsageError
 from moretta.faces.crop import points_in
 from moretta.methods import method, require, settings
 from moretta.records import Crop, Face
+from moretta.weights.backends import SIDE
 
 pytest.importorskip("torch")
 
@@ -39,7 +40,7 @@ def test_an_identity_seed_decides_who_it_is_and_the_faces_own_seed_does_not(edit
     ]
     pictures = np.stack([one.pixels for one in edit(crops_)])
     identity = Identity.from_tensors(load.tensors("dlib"), load.tensors("identity"))
-    points = torch.from_numpy(np.stack([points_in(face_crop) * 96] * 5)).float()
+    points = torch.from_numpy(np.stack([points_in(face_crop) * SIDE] * 5)).float()
     vectors = identity.of(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), points).numpy()
     same = float(vectors[0] @ vectors[1])
     assert same > 0.6
@@ -53,7 +54,7 @@ def test_the_old_face_reaches_the_drawing_only_through_its_code(edit, face_crop)
     strict = chosen.build(settings(chosen, {"level": 2, "match": "none"}), "cpu")
     from moretta.networks.composer import ellipse
 
-    hidden = ellipse(96)[0, 0].numpy() >= 1
+    hidden = ellipse(SIDE)[0, 0].numpy() >= 1
     changed = face_crop.pixels.copy()
     changed[hidden] = np.random.default_rng(0).integers(0, 256, (int(hidden.sum()), 3))
     was, now = strict([face_crop])[0].pixels, strict([another(face_crop, pixels=changed)])[0].pixels
@@ -120,7 +121,7 @@ def test_the_record_says_how_this_face_was_drawn(small):
     wide = Box(box.left - 0.3 * box.width, box.top, box.right + 0.3 * box.width, box.bottom)
     pictures = [
         Picture(pixels=small, found=[face]),
-        Picture(pixels=small, found=[face], identities=Identities(everyone=5)),
+        Picture(pixels=small, found=[face], identities=Identities(everyone=7)),
         Picture(pixels=small, found=[replace(face, box=wide)]),
     ]
     own, shared, stretched = (done.faces[0] for done in protector.protect(pictures))

@@ -52,9 +52,10 @@ def require(chosen: Method) -> None:
 def settings(
     chosen: Method, given: Mapping[str, Any] | None = None, *, strength: float | str | None = None
 ) -> Settings:
-    """Return the method's settings from its defaults, the strength and what was given, in that order.
+    """Return the method's settings from its defaults, and the strength or what was given.
 
-    Raises UsageError naming the option, what it was and what it accepts.
+    Raises UsageError naming the option, what it was and what it accepts, and where the strength and
+    an option speak of one setting: one of them would change nothing.
     """
     from pydantic import ValidationError
 
@@ -74,6 +75,12 @@ def settings(
                 hint=f"leave --strength out for {chosen.name}",
             )
         merged.update(chosen.strength(strength))
+    for key in given or {}:
+        if key in merged:
+            raise UsageError(
+                f"{chosen.name}: strength and {key} are both given, and strength sets {key}",
+                hint="keep one of them; what stands in a --config file counts too",
+            )
     merged.update(given or {})
     known = list(chosen.settings.model_fields)
     for key in merged:
@@ -84,7 +91,7 @@ def settings(
         return chosen.settings(**merged)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = str(first["loc"][0]) if first["loc"] else ""  # what follows is pydantic's own
         if not where:  # a rule of several options
             fault = str(first.get("ctx", {}).get("error", first["msg"]))
             raise UsageError(

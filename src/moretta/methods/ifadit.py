@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from moretta.errors import UsageError
+from moretta.errors import UsageError, count_of
 from moretta.records import Crop, Edited, FaceEdit, Method, Settings
 from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, SIDE
 
@@ -45,11 +45,22 @@ class Ifadit(Settings):
     pseudonym: Literal["rotation", "flow"] = Field(
         "rotation",
         description="flow: the published system's learnt flow, a baseline for comparisons that hides less;"
-        " with it --match does nothing",
+        " it keeps nothing of the face, so it takes no --match",
     )
     level: int = Field(
         0, ge=0, le=2, description="hardening: 64, 16 or 0 numbers of the attribute code are kept"
     )
+
+    @model_validator(mode="after")
+    def _matched_by_the_rotation(self) -> Self:
+        if self.pseudonym == "flow" and self.match != "none":
+            raise ValueError("match is for the rotation, and pseudonym is flow: keep one of them")
+        return self
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The flow has a say only where it is asked for."""
+        return ("flow",) if self.pseudonym == "flow" else ()
 
 
 def build(settings: Ifadit, device: str) -> FaceEdit:
@@ -89,7 +100,7 @@ def secret_of(crop: Crop) -> bytes:
         )
     if len(crop.secret) != SECRET_BYTES:
         raise UsageError(
-            f"a face's secret has {len(crop.secret)} bytes, not {SECRET_BYTES}",
+            f"a face's secret has {count_of(len(crop.secret), 'byte')}, not {SECRET_BYTES}",
             hint="give --key FILE; `moretta key new FILE` makes one",
         )
     return crop.secret

@@ -91,6 +91,7 @@ METHOD = Method(
     source="design section 6; Maximov et al. 2020 (CIAGAN) and Hukkelas et al. 2019 (DeepPrivacy)"
     " draw faces into their surroundings in this manner",
     draws_identity=True,
+    redraws=4,
     networks=NETWORKS,
     needs=("torch", "safetensors"),
     trained_with=("dlib",),

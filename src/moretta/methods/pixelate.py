@@ -20,6 +20,16 @@ class Pixelate(Settings):
 
     cells: int = Field(5, ge=1, le=32, description="cells across the face, brow to chin")
 
+    @property
+    def weak(self) -> str:
+        """Say so above the number of cells that was attacked and held."""
+        if self.cells <= 5:
+            return ""
+        return (
+            f"pixelate, cells {self.cells}: of 100 people an attacker who learns found 35 behind 12 cells, 4"
+            " behind 5, and the judge does not see that (docs/benchmarks.md)"
+        )
+
 
 def build(settings: Pixelate, device: str) -> FaceEdit:
     """Return the edit: square cells of the window, each filled with its mean."""
