@@ -54,6 +54,25 @@ def test_a_protected_picture_is_a_new_array(portrait, cheap):
     assert not np.shares_memory(after, before)
 
 
+def test_a_keyed_method_draws_a_picture_from_a_key_and_refuses_without(portrait):
+    pytest.importorskip("torch")
+    from moretta.pipeline.custody import fleeting
+
+    maker = Anonymizer("ifadit", settings={"pseudonym": "rotation"})
+    with pytest.raises(UsageError, match="no --key"):
+        maker.image(portrait)
+    with pytest.raises(UsageError, match="seals files"):
+        Anonymizer("ifadit", reversible=True).image(portrait, keyring=fleeting())
+    with pytest.raises(UsageError, match="no use"):
+        anonymize_image(portrait, keyring=fleeting())
+    ring = fleeting()
+    pictures, records = zip(*(maker.image(portrait, keyring=ring) for _ in range(2)), strict=True)
+    assert {face.method for record in records for face in record.faces} == {"ifadit"}
+    assert records[0].pseudonym["scope"] == "record"
+    assert records[0].pseudonym["salt"] != records[1].pseudonym["salt"]
+    assert (pictures[0] != pictures[1]).any()
+
+
 def test_what_is_withheld_comes_back_black(scene, cheap):
     after, record = anonymize_image(scene)
     assert record.decision == "withheld"
@@ -126,6 +145,10 @@ def test_wrong_arrays_are_refused(wrong, cheap):
         ({"seed": -1}, "seed is -1"),
         ({"threshold": float("nan")}, "threshold is nan"),
         ({"detector": ()}, "detector"),
+        ({"method": "pixelate", "strength": 0.5, "settings": {"cells": 4}}, "strength and cells"),
+        ({"method": "styleid", "strength": 0.5, "settings": {"k": 4}}, "k says how many"),
+        ({"method": "falco", "strength": 0.5, "settings": {"target": 0.1}}, "strength and target"),
+        ({"method": "ifadit", "seed": 1}, "--seed repeats nothing"),
     ],
 )
 def test_wrong_options_are_refused_at_once(given, words):

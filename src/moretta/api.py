@@ -43,17 +43,26 @@ class Anonymizer:
         )  # for pictures; a run has its own
 
     def image(
-        self, rgb: Pixels, *, faces: Sequence[Face] | None = None, name: str = ""
+        self,
+        rgb: Pixels,
+        *,
+        faces: Sequence[Face] | None = None,
+        name: str = "",
+        keyring: Keyring | None = None,
     ) -> tuple[Pixels, PhotoRecord]:
         """Protect one picture.
 
         rgb: (height, width, 3) uint8, upright. faces: cover exactly these instead of searching.
+        keyring: what keyed methods draw from, `moretta.pipeline.custody.keyring(key=FILE)`.
         Returns a new array of the same shape and the record. Check `record.decision`: when it is
         "withheld" the picture is not protected and the array is all zeros, so that it cannot be
         published by mistake. With identity "per-run" all pictures of this Anonymizer are one run.
-        Raises UsageError with persons, who need the photos of a whole run.
+        Raises UsageError with persons, who need the photos of a whole run, with `reversible`, which
+        needs files, and for a keyed method without a key.
         """
         import numpy as np
+
+        from moretta.pipeline import sealing
 
         _check_picture(rgb)
         for face in faces or ():
@@ -63,11 +72,24 @@ class Anonymizer:
                 "persons are asked for, and one picture has no persons",
                 hint="protect folders with `run`, or use identity per-run",
             )
+        if self.options.reversible:
+            raise UsageError(
+                "reversible seals files, and this is a picture in memory",
+                hint="protect the file with `run`",
+            )
+        sealing.check(self.options, keyring)
+        begun = sealing.begin(self.options, keyring)
         identities = NOBODY
         if self.options.identity == "per-run":
             identities = Plan("run").identities(name, self._secret)
         protector = self._built()
-        picture = Picture(pixels=rgb, name=name, faces=faces, identities=identities)
+        picture = Picture(
+            pixels=rgb,
+            name=name,
+            faces=faces,
+            identities=identities,
+            pseudonyms=begun.pseudonyms if begun else None,
+        )
         (result,) = protector.protect([picture])
         record = PhotoRecord(
             name=name,
@@ -77,6 +99,7 @@ class Anonymizer:
             height=rgb.shape[0],
             faces=tuple(result.faces),
             seconds=dict(result.seconds),
+            pseudonym=begun.public if begun else {},
             method=self.options.method,
             weights=protector.weights(result.faces),
             seed=result.seed if self._built().tells_seeds else None,
@@ -151,12 +174,14 @@ def _check_face(face: Any, shape: tuple[int, ...]) -> None:
         raise UsageError(f"the face {box} lies outside the picture of {shape[1]} x {shape[0]}")
 
 
-def anonymize_image(rgb: Pixels, method: str = "solid", **given: Any) -> tuple[Pixels, PhotoRecord]:
+def anonymize_image(
+    rgb: Pixels, method: str = "solid", *, keyring: Keyring | None = None, **given: Any
+) -> tuple[Pixels, PhotoRecord]:
     """Protect one picture: `Anonymizer(method, **given).image(rgb)`. Networks are loaded each time.
 
     rgb: (height, width, 3) uint8, upright. Returns the protected copy and its record.
     """
-    return Anonymizer(method, **given).image(rgb)
+    return Anonymizer(method, **given).image(rgb, keyring=keyring)
 
 
 def find_faces(rgb: Pixels, **given: Any) -> list[Face]:

@@ -237,3 +237,34 @@ def test_a_full_disk_takes_the_torn_line_back(tmp_path):
         assert set(one.done) == {"a.png"}
     assert [line["name"] for line in manifests.read_lines(tmp_path)] == ["a.png"]
     assert (tmp_path / "manifest.jsonl").read_bytes().endswith(b"\n")
+
+
+def test_nothing_measured_between_the_new_face_and_the_old_is_published():
+    """A few releases of one photo would solve for the old face's vector."""
+    told = {"cosine": 0.3037, "target": 0.1, "attribute distance": 40.0, "dlib": 0.2, "steps": 50.0}
+    face = FaceRecord(
+        box=(0.0, 0.0, 9.0, 9.0),
+        points=(),
+        points_from="detector",
+        score=1.0,
+        detector="yunet",
+        method="falco",
+        settings={},
+        seed=None,
+        mask_scale=1.0,
+        crop_scale=1.0,
+        audit={
+            "judge": "sface",
+            "cosine": 0.3037,
+            "passed": True,
+            "redrawn": [0.41, 0.44],
+            "covered": {"cosine": 0.5, "fault": "", "figures": dict(told)},
+        },
+        figures=dict(told),
+    )
+    record = PhotoRecord(name="a.png", decision="published", reason="", faces=(face,))
+    (line,) = manifests.as_line(record)["faces"]
+    assert line["audit"]["redrawn"] == 2
+    assert line["figures"] == line["audit"]["covered"]["figures"] == {"steps": 50.0}
+    assert not any(number in json.dumps(line) for number in ("0.30", "0.41", "0.44", "40.0", "0.5"))
+    assert face.audit["cosine"] == 0.3037  # the record in memory keeps it

@@ -67,6 +67,13 @@ def test_a_passphrase_by_every_way(tmp_path, monkeypatch):
     with pytest.raises(KeyRejected, match="differ"):
         custody.passphrase("prompt", fresh=True)
 
+    def nobody(_):
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", nobody)
+    with pytest.raises(KeyRejected, match="nobody gave the passphrase"):
+        custody.passphrase("prompt", fresh=False)
+
 
 def test_a_passphrase_is_no_argument_and_is_not_repeated(tmp_path):
     for how in (PHRASE, "prompt:x", "fd:", "fd:x", "file:", "fd:99", f"file:{tmp_path / 'none'}"):

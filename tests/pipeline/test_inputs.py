@@ -120,9 +120,14 @@ def test_links(make, tmp_path):
     (source / "broken.jpg").symlink_to("nowhere.jpg")
     (source / "circle").symlink_to("circle")
     (source / "far").symlink_to(tmp_path / "far")
+    (source / "far.jpg").symlink_to(tmp_path / "far" / "far.jpg")
+    (source / "near.jpg").symlink_to("x/b.jpg")
     (source / "x" / "up").symlink_to(source)
     items = listed([source], tmp_path / "out")
-    assert set(outputs(items)) == {"a.jpg", "x/b.jpg", "far/far.jpg"}
+    assert set(outputs(items)) == {"a.jpg", "near.jpg", "x/b.jpg"}
+    assert {item.name for item in items if item.outside} == {"far", "far.jpg"}
+    named = listed([source, tmp_path / "far"], tmp_path / "out")  # what is an input itself is in
+    assert not any(item.outside for item in named)
     nowhere = "a link that leads nowhere, or in a circle"
     assert faults(items) == {
         "broken.jpg": nowhere,

@@ -43,6 +43,38 @@ def test_overwrite_leaves_an_edited_output_and_a_strangers_file(folder, tmp_path
     assert (summary.published, summary.failed) == (1, 2)
 
 
+@pytest.mark.parametrize("rename", [False, True])
+def test_a_folder_with_files_of_others_keeps_them_and_says_how_many(
+    folder, tmp_path, quick, tree, rename
+):
+    """Also those with names of sidecars and numbered photos, links, and those in new folders."""
+    source, out = folder(2), tmp_path / "out"
+    for name in ("notes.txt", "p00.png.ifad", "deep/p00.png", "photo-000009.png"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"mine")
+    (out / "link").symlink_to(tmp_path / "nowhere")
+    before = tree(out)
+    summary = go(source, out, rename=rename)
+    after = tree(out)
+    assert {name: after.get(name) for name in before} == before
+    assert (out / "link").is_symlink()
+    assert (summary.published, summary.others_in_output, summary.exit_code) == (2, 5, 0)
+    for again in ({"resume": True}, {"overwrite": True}):
+        if again.get("resume") and rename:
+            continue  # a finished run's names are destroyed
+        for name in before:
+            age(out / name)
+        os.utime(out / "link", (1_500_000_000, 1_500_000_000), follow_symlinks=False)
+        summary = go(source, out, rename=rename, **again)
+        assert summary.others_in_output == 5
+        assert {name: tree(out).get(name) for name in before} == before
+
+
+def test_an_empty_folder_holds_no_files_of_others(folder, tmp_path, quick):
+    (tmp_path / "out").mkdir()
+    assert go(folder(1), tmp_path / "out").others_in_output == 0
+
+
 def test_resume_leaves_a_strangers_file(folder, tmp_path, quick):
     source, out = folder(1), tmp_path / "out"
     go(source, out)

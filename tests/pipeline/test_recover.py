@@ -14,7 +14,7 @@ from PIL import Image
 from moretta.errors import CannotOpen, LogBroken, PhotoError, UsageError
 from moretta.methods import method
 from moretta.photos.files import PART_PREFIX
-from moretta.pipeline import custody, sealing
+from moretta.pipeline import custody, likeness, sealing
 from moretta.pipeline import recover as recovery
 from moretta.pipeline.custody import AccessLog, KeyTable
 from moretta.pipeline.options import options
@@ -535,12 +535,12 @@ def test_a_keyed_method_gets_a_secret_for_each_face(keyed, folder, tmp_path, rin
         keys.Pseudonyms("record", salt, seed).of(0) for salt, seed in zip(salts, seeds, strict=True)
     ]
     assert made == keyed
-    again = [recovery.secrets_of(line, KeyFile(bytes(range(32)))) for line in found]
+    again = [likeness.secrets_of(line, KeyFile(bytes(range(32)))) for line in found]
     assert again == [[one] for one in keyed]
-    assert recovery.secrets_of(found[0], keys.new()) != again[0]
+    assert likeness.secrets_of(found[0], keys.new()) != again[0]
     for more in ({"sidecar_bytes": 9}, {"pseudonym": {}}, {"pseudonym": {"scope": "subject"}}):
         with pytest.raises(PhotoError):
-            recovery.secrets_of({**found[0], **more}, keys.new())
+            likeness.secrets_of({**found[0], **more}, keys.new())
     text = (tmp_path / "out" / "manifest.jsonl").read_text()
     assert not any(one.hex() in text for one in (*keyed, ring.master))
 

@@ -135,7 +135,7 @@ def test_each_face_needs_its_secret(face, protected):
 
 def test_the_command_draws_likenesses_and_nothing_without_the_key(small, tmp_path, put):
     from moretta.pipeline import custody
-    from moretta.pipeline import recover as way_back
+    from moretta.pipeline import likeness as way_back
     from moretta.pipeline.custody import AccessLog
     from moretta.pipeline.options import options
     from moretta.pipeline.run import run
@@ -152,7 +152,7 @@ def test_the_command_draws_likenesses_and_nothing_without_the_key(small, tmp_pat
     def drawn(where: str, key: bytes):
         told = []
         counts = way_back.likenesses(
-            way_back.listed([out]),
+            way_back.drawn_with_a_key([out]),
             tmp_path / where,
             [KeyFile(key)],
             purpose="a test",
@@ -175,3 +175,106 @@ def test_the_command_draws_likenesses_and_nothing_without_the_key(small, tmp_pat
     assert (tmp_path / "access.jsonl").read_text().count("likeness") == 4
     counts, told = drawn("likeness", bytes(range(32)))  # nothing is overwritten
     assert (counts.exit_code, told.outcome) == (4, "failed")
+
+
+@pytest.fixture(scope="module")
+def unsealed(small, tmp_path_factory):
+    """A folder that ifadit drew with the key 0..31, without sidecars."""
+    from moretta.pipeline import custody
+    from moretta.pipeline.options import options
+    from moretta.pipeline.run import run
+
+    where = tmp_path_factory.mktemp("unsealed")
+    (where / "in" / "below").mkdir(parents=True)
+    Image.fromarray(small).save(where / "in" / "below" / "a.png")
+    custody.write_key(where / "my.key", bytes(range(32)))
+    ring = custody.keyring(key=where / "my.key")
+    chosen = options({"method": "ifadit"})
+    assert run([where / "in"], where / "out", chosen, jobs=1, keyring=ring).published == 1
+    return where
+
+
+def test_without_a_sidecar_the_key_and_the_manifest_draw_a_likeness(unsealed, tmp_path, moretta):
+    if (
+        json.loads((unsealed / "out" / "manifest.jsonl").read_text())["faces"][0]["method"]
+        != "ifadit"
+    ):
+        pytest.skip("the judge covered the face")
+
+    def asked(*more, key="my.key"):
+        log = ("--log", tmp_path / "access.jsonl")
+        return moretta(
+            "recover", *more, "--neural", "--key", unsealed / key, "--purpose", "a test", *log
+        )
+
+    code, out, _ = asked(unsealed / "out", "--output", tmp_path / "all")
+    assert code == 0
+    assert "nothing tells whether the key is the right one" in out
+    made = tmp_path / "all" / "below" / "a.png.likeness.png"
+    assert (unsealed / "out" / "below" / "a.png").read_bytes() != made.read_bytes()
+    code, out, _ = asked(unsealed / "out" / "below" / "a.png", "--output", tmp_path / "one")
+    assert code == 0
+    again = tmp_path / "one" / "below" / "a.png.likeness.png"
+    assert again.read_bytes() == made.read_bytes()
+    (unsealed / "other.key").write_bytes(bytes(32))
+    (unsealed / "other.key").chmod(0o600)
+    code, _, _ = asked(unsealed / "out", "--output", tmp_path / "other", key="other.key")
+    assert code == 0  # by design: another natural face
+    assert (tmp_path / "other" / "below" / "a.png.likeness.png").read_bytes() != made.read_bytes()
+    assert (tmp_path / "access.jsonl").read_text().count('"likeness"') == 6
+
+
+def copied(unsealed, tmp_path, change):
+    import shutil
+
+    shutil.copytree(unsealed / "out", tmp_path / "out")
+    change(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_changed_photo_or_manifest_draws_nothing_unasked(unsealed, tmp_path, moretta):
+    def recovered_with(change, name, *more):
+        out = copied(unsealed, tmp_path / name, change)
+        return moretta(
+            *(
+                "recover",
+                out,
+                "--neural",
+                "--key",
+                unsealed / "my.key",
+                "--purpose",
+                "a test",
+                *more,
+            ),
+            *("--output", tmp_path / name / "back", "--log", tmp_path / "access.jsonl"),
+        )
+
+    def brighter(out):
+        path = out / "below" / "a.png"
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+    def outside(out):
+        text = (out / "manifest.jsonl").read_text()
+        (out / "manifest.jsonl").write_text(text.replace("below/a.png", "../a.png"))
+
+    def torn(out):
+        line = json.loads((out / "manifest.jsonl").read_text())
+        line["pseudonym"]["salt"] = "no"
+        (out / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+
+    code, _, err = recovered_with(brighter, "brighter")
+    assert code == 4
+    assert ".png: UNBOUND: the photo is not the one that was written; --allow-unbound" in err
+    assert not list((tmp_path / "brighter" / "back").rglob("*.png"))
+    code, _, err = recovered_with(outside, "outside")
+    assert (code, "no name that a run of ours gives" in err) == (4, True)
+    code, _, err = recovered_with(torn, "torn")
+    assert (code, "no whole line" in err) == (4, True)
+
+    def lost(out):
+        (out / "b.png").write_bytes((out / "below" / "a.png").read_bytes())
+
+    code, _, err = recovered_with(lost, "lost")
+    assert (code, "b.png: failed: the manifest has no whole line" in err) == (4, True)
+    code, _, err = recovered_with(lambda out: (out / "manifest.jsonl").unlink(), "gone")
+    assert (code, "neither a sidecar nor a manifest" in err) == (2, True)

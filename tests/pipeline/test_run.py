@@ -84,7 +84,8 @@ def test_a_record_says_what_happened_and_holds_no_embedding(folder, tmp_path, li
     )
     assert face["detector"] == "yunet"
     assert face["audit"]["judge"] == "sface"
-    assert face["audit"]["cosine"] <= face["audit"]["threshold"]
+    assert face["audit"]["passed"]
+    assert "cosine" not in face["audit"]  # a manifest is published: see test_manifest
     assert set(line["weights"]) == {"yunet", "sface"}
     assert {"read", "detect", "audit", "write"} <= set(line["seconds"])
     assert len(json.dumps(line)) < 3000, "a vector would be longer"
@@ -182,6 +183,30 @@ def test_a_method_that_fails_never_publishes_a_bare_face(edit, folder, tmp_path,
     assert not (tmp_path / "withhold" / "p00.png").exists()
 
 
+def test_a_resumed_run_counts_what_was_covered_withheld_and_soft_before(
+    folder, tmp_path, lines, spoiled, put, scene, moretta
+):
+    spoiled(_edit=raising)
+    source, out = folder(2), tmp_path / "out"
+    put(source / "scene.png", scene)
+    first = go(source, out, method="blur")
+    assert (first.covered, first.withheld, first.faces, first.soft) == (2, 1, 2, 0)
+    again = go(source, out, method="blur", resume=True)
+    assert (again.kept, again.kept_withheld, again.published, again.withheld) == (3, 1, 0, 0)
+    assert (again.covered, again.faces, again.exit_code) == (first.covered, first.faces, 3)
+    rows = lines(out)
+    drawn = next(row for row in rows if row["name"] == "p00.png")
+    del drawn["faces"][0]["audit"]["covered"]  # as if it had been drawn, three times too small
+    drawn["faces"][0]["crop_scale"] = 3.0
+    (out / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = go(source, out, method="blur", resume=True)
+    assert (again.covered, again.soft, again.softest) == (1, 1, 3.0)
+    words = ("anonymize", source, "-o", out, "--method", "blur", "--seed", 1, "--resume")
+    said = " ".join(moretta(*words)[1].split())
+    assert "done by an earlier run 3 of these withheld 1 photos in 3" in said
+    assert "faces 2 of these covered by policy 1" in said
+
+
 @pytest.mark.parametrize("cosine", [1.0, np.nan])
 def test_a_judge_that_knows_everybody(cosine, folder, tmp_path, lines, quick, monkeypatch):
     """The face is withheld, or painted until the judge sees nothing but paint."""
@@ -196,12 +221,13 @@ def test_a_judge_that_knows_everybody(cosine, folder, tmp_path, lines, quick, mo
     assert (summary.withheld, summary.exit_code) == (1, 3)
     assert not (tmp_path / "out" / "p00.png").exists()
     (line,) = lines(tmp_path / "out")
-    assert "1 of 1 faces not protected: the judge knows them" in line["reason"]
+    assert "1 of 1 face not protected: the judge knows them" in line["reason"]
     assert line["faces"][0]["audit"]["passed"] is False
     summary = go(source, tmp_path / "cover", method="pixelate", on_audit_fail="cover")
     assert (summary.covered, summary.exit_code) == (1, 3)
     (line,) = lines(tmp_path / "cover")
     assert line["decision"] == "published"
+    assert line["reason"] == "1 face, 1 covered by policy: the judge still knew it"
     assert line["faces"][0]["audit"]["blank"] is True
     after = np.asarray(Image.open(tmp_path / "cover" / "p00.png"))
     left, top, right, bottom = (round(v) for v in line["faces"][0]["box"])
@@ -498,6 +524,7 @@ def test_a_full_disk_stops_the_run_and_resume_completes_it(
     assert summary.disk_full
     assert (summary.published, summary.left, summary.exit_code) == (2, 2, 4)
     assert [line["name"] for line in lines(out)] == names[:2]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("a.png")) == names[:2]
     assert not list(out.rglob(".moretta-part-*"))
     summary = go(source, out, resume=True)
     assert (summary.kept, summary.published, summary.exit_code) == (2, 2, 0)
@@ -568,7 +595,12 @@ def test_a_pool_that_breaks_while_it_is_filled_loses_no_photo(scene, put, tmp_pa
     class Pool:
         left = 3  # photos until it breaks; each pool after the first is whole
 
-        def submit(self, call, act, batch):
+        def submit(self, call, *given):
+            if not given:  # whether the networks can be built
+                future = Future()
+                future.set_result(None)
+                return future
+            act, batch = given
             Pool.left -= 1
             if Pool.left == 0:
                 raise BrokenProcessPool
@@ -715,3 +747,91 @@ def test_an_input_that_breaks_after_it_was_done_stays_done_once(folder, tmp_path
     summary = go(source, out, resume=True)
     assert (summary.kept, summary.failed, summary.exit_code) == (2, 0, 0)
     check_whole(out, lines, ["p00.png", "p01.png"], summary)
+
+
+REFUSES = """
+import sys, types
+import moretta.methods as catalogue
+from moretta.errors import UsageError
+from moretta.records import Method, Settings
+
+def build(settings, device):
+    raise UsageError("a ranking of other weights", hint="make one")
+
+module = types.ModuleType("moretta.methods.refuses")
+module.METHOD = Method(
+    name="refuses", summary="-", settings=Settings, build=build, template="window", promise="none",
+    promises="-", excludes="-", source="-",
+)
+sys.modules[module.__name__] = module
+if "refuses" not in catalogue.METHODS:
+    catalogue.METHODS = (*catalogue.METHODS, "refuses")
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_method_refuses_when_it_is_built_leaves_nothing(
+    put, smooth, tmp_path, jobs, monkeypatch
+):
+    import moretta.methods as catalogue
+
+    monkeypatch.setattr(catalogue, "METHODS", catalogue.METHODS)  # taken back at the end
+    monkeypatch.setitem(sys.modules, "moretta.methods.refuses", None)
+    exec(compile(REFUSES, "refuses", "exec"), {})  # noqa: S102
+    place = tmp_path / "path"
+    put(tmp_path / "in" / "a.png", smooth)
+    put(tmp_path / "in" / "b.png", smooth)
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(REFUSES)  # in the workers too
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{place}{os.pathsep}{path}")
+    record = tmp_path / "private" / "record.jsonl"
+    with pytest.raises(UsageError, match="a ranking of other weights"):
+        run(
+            [tmp_path / "in"],
+            tmp_path / "out",
+            options({"method": "refuses"}),
+            jobs=jobs,
+            internal_record=record,
+        )
+    assert {one.name for one in tmp_path.iterdir()} == {"in", "path"}
+
+
+@pytest.mark.parametrize(("name", "threads"), [("solid", "none"), ("newface", "2")])
+def test_a_worker_takes_its_share_of_the_cores(name, threads):
+    """OpenCV and torch would each take every core; torch stays out where nothing needs it."""
+    if name != "solid":
+        pytest.importorskip("torch")
+    script = (
+        "import sys, cv2, moretta.pipeline.run as run\n"
+        "from moretta.pipeline.options import options\n"
+        "cv2.setNumThreads(4)\n"
+        f"run._start_worker(options({{'method': {name!r}}}), None, 2)\n"
+        "torch = sys.modules.get('torch')\n"
+        "print(cv2.getNumThreads(), torch.get_num_threads() if torch else 'none')\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "4"},
+    )
+    assert said.stdout.split() == ["2", threads]
+
+
+@pytest.mark.parametrize(("cores", "jobs", "threads"), [(8, 3, 2), (2, 2, 1), (2, 5, 1), (8, 1, 8)])
+def test_workers_share_the_cores(monkeypatch, cores, jobs, threads):
+    monkeypatch.setattr(runs, "_cores", lambda: cores)
+    pool = runs._pool(options({}), jobs, None)
+    assert pool._initargs[2] == threads
+    pool.shutdown()
+
+
+def test_a_format_whose_package_is_missing_is_refused_at_once(monkeypatch):
+    from moretta.pipeline import options as room
+
+    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="--format heic needs one more package"):
+        options({"format": "heic"})
+    assert options({"format": "png"}).format == "png"

@@ -673,3 +673,21 @@ def test_dp_accounting_agrees_on_basic_composition():
     loss = pld.from_two_probability_mass_functions(*masses, value_discretization_interval=1e-4)
     assert loss.get_epsilon_for_delta(0) == pytest.approx(1, abs=1e-3)
     assert loss.self_compose(10).get_epsilon_for_delta(1e-6) <= 10 + 0.01
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 5.0])
+def test_dp_accounting_agrees_on_the_pool(epsilon):
+    """Two vectors whose k nearest have nobody in common: the worst pair."""
+    pytest.importorskip("dp_accounting")
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    pool = FinitePool(random_identities(600, 1))
+    high, low, k, total = pool.weights(epsilon)
+    rest = low * (len(pool.identities) - 2 * k) / total
+    near, far = high * k / total, low * k / total
+    masses = [
+        {0: math.log(a), 1: math.log(b), 2: math.log(rest)} for a, b in ((near, far), (far, near))
+    ]
+    loss = pld.from_two_probability_mass_functions(*masses, value_discretization_interval=1e-4)
+    assert loss.get_epsilon_for_delta(0) == pytest.approx(pool.true_epsilon(epsilon, 48), abs=1e-3)
+    assert loss.self_compose(3).get_epsilon_for_delta(1e-9) <= 3 * epsilon + 0.01

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from moretta.errors import count_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -95,10 +97,10 @@ def _unpointed(data: bytes, start: int, stop: int, spans: list[tuple[int, int]])
         if last > stop or first < start:
             raise ValueError("cut off")
         if first > place and (first - place > 1 or data[place]):  # one zero byte may align
-            yield f"{first - place} bytes that nothing points to"
+            yield f"{count_of(first - place, 'byte')} that nothing points to"
         place = max(place, last)
     if place < stop:
-        yield f"{stop - place} bytes behind the picture"
+        yield f"{count_of(stop - place, 'byte')} behind the picture"
 
 
 _BRANDS = {

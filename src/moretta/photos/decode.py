@@ -24,7 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from moretta.errors import PhotoError
+from moretta.errors import PhotoError, count_of
 from moretta.photos.colour import from_cmyk, settle
 from moretta.photos.metadata import jpeg_segments, png_chunks, riff_chunks
 from moretta.photos.photo import Photo, sniff
@@ -195,12 +195,12 @@ def _checked_structure(data: bytes, container: str, name: str, max_pixels: int) 
         if any(marker == 0xE2 and data[at : at + 4] == b"MPF\0" for marker, at, _ in segments):
             return ["multi-picture JPEG (MPO): only the first picture is read"]
         if trailer:
-            what = "a film (MP4)" if b"ftyp" in trailer else f"{len(data) - end} bytes"
+            what = "a film (MP4)" if b"ftyp" in trailer else count_of(len(data) - end, "byte")
             return [f"{what} behind the picture dropped"]
     elif container == "png":
         *_, (_, _, end) = png_chunks(data)
         if end + 4 < len(data):
-            return [f"{len(data) - end - 4} bytes behind the picture dropped"]
+            return [f"{count_of(len(data) - end - 4, 'byte')} behind the picture dropped"]
     elif container == "webp":
         for kind, start, _ in riff_chunks(data):
             if kind == b"VP8X":  # the decoder takes memory for the canvas at once

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -28,6 +29,7 @@ __all__ = [
     "Photo",
     "encode_photo",
     "read_photo",
+    "sha256_of",
     "sniff",
     "whole_file",
     "write_whole",
@@ -50,6 +52,12 @@ def read_photo(path: Path, *, metadata: Metadata = "none", max_pixels: int = 250
         return photo
     note = f"the name says {claimed.upper()}, the content is {photo.format.upper()}"
     return replace(photo, notes=(note, *photo.notes))
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal, in constant memory. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -35,12 +34,29 @@ SIDECAR = ".ifad"  # behind the name of a photo: its sealed original
 NAMES = ".moretta-names.json"
 PERSONS = ".moretta-persons.json"
 FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
+#: Figures of methods that compare the new face with the old one.
+BETWEEN = ("cosine", "target", "attribute distance", "dlib", "share")
 OURS = (MANIFEST, RUN, LOCK, NAMES, PERSONS)
 
 
 def as_line(record: PhotoRecord) -> dict[str, Any]:
-    """Return one photo's record as it stands in the manifest: JSON types only, infinity as "inf"."""
+    """Return one photo's record as it stands in the manifest: JSON types only, infinity as "inf".
+
+    A manifest is published. What was measured between the new face and the old one stays out of it:
+    each such number is one linear equation for the old face's vector, and a few releases of one
+    photo solve it (docs/threat-model.md). The record in memory has them.
+    """
     line: dict[str, Any] = {"schema": SCHEMA, **asdict(record)}
+    for face in line["faces"]:
+        audit = face["audit"]
+        covered = audit.get("covered", {})
+        for part in (audit, covered):
+            part.pop("cosine", None)
+        if "redrawn" in audit:
+            audit["redrawn"] = len(audit["redrawn"])
+        for figures in (face["figures"], covered.get("figures", {})):
+            for name in BETWEEN:
+                figures.pop(name, None)
     return _plain(line)  # type: ignore[no-any-return]
 
 
@@ -129,6 +145,14 @@ class Manifest:
         stamp = path.stat().st_mtime
         return stamp >= self._since or stamp == FIXED_TIME
 
+    def others(self) -> int:
+        """How many files lie in the folder that are not ours, as `may_write` tells them apart."""
+        sealed = (name for name, line in self.done.items() if line.get("sidecar_sha256"))
+        mine = {*self.done, *(name + SIDECAR for name in sealed)}
+        return sum(
+            name not in mine and not self.may_write(name) for name in not_of_a_run(self.folder)
+        )
+
     def close(self) -> None:
         """Bring everything to the disk, the photos too, and let go of the file."""
         if hasattr(os, "sync"):
@@ -151,12 +175,9 @@ def opened(
     make_folder(folder)
     with _locked(folder):
         earlier = (folder / MANIFEST).exists() or (folder / RUN).exists()
+        if not (resume or overwrite):
+            refuse_earlier(folder)
         since = _begun(folder) if earlier else None
-        if earlier and not (resume or overwrite):
-            raise UsageError(
-                f"{folder} holds an earlier run",
-                hint="--resume goes on with it, --overwrite starts anew, or choose another folder",
-            )
         _sweep(folder)
         lines: list[dict[str, Any]] = []
         edited: set[str] = set()
@@ -179,6 +200,26 @@ def opened(
             yield manifest
         finally:
             manifest.close()
+
+
+def refuse_earlier(folder: Path) -> None:
+    """Raise UsageError when a run was begun in the folder, ManifestError when it is not ours."""
+    if (folder / MANIFEST).exists() or (folder / RUN).exists():
+        _begun(folder)
+        raise UsageError(
+            f"{folder} holds an earlier run",
+            hint="--resume goes on with it, --overwrite starts anew, or choose another folder",
+        )
+
+
+def not_of_a_run(folder: Path) -> Iterator[str]:
+    """Yield the names, as a manifest has them, of all files below a folder but a run's own records."""
+    for place, _, files in os.walk(folder):
+        within = Path(place).relative_to(folder)
+        for file in files:
+            name = (within / file).as_posix()
+            if name not in OURS and not file.startswith(PART):
+                yield name
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -261,19 +302,19 @@ def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> set[str]:
 
     Returns the names of those that are not as they were published: somebody's work, left alone.
     """
+    from moretta.photos.files import sha256_of
+
     edited = set()
     for line in lines:
         path = inside(folder, line["name"])
         if line["decision"] != "published" or not path.is_file():
             continue
-        if hashlib.sha256(path.read_bytes()).hexdigest() == line["output_sha256"]:
+        if sha256_of(path) == line["output_sha256"]:
             path.unlink()
             sidecar = path.with_name(path.name + SIDECAR)
-            if line.get("sidecar_sha256") and sidecar.is_file():
-                with sidecar.open("rb") as file:
-                    ours = hashlib.file_digest(file, "sha256").hexdigest() == line["sidecar_sha256"]
-                if ours:
-                    sidecar.unlink()
+            said = line.get("sidecar_sha256")
+            if said and sidecar.is_file() and sha256_of(sidecar) == said:
+                sidecar.unlink()
         else:
             edited.add(line["name"])
     for name in (MANIFEST, RUN, NAMES, PERSONS):

@@ -14,6 +14,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+from moretta.errors import count_of
 from moretta.photos.containers import box_leftovers, tiff_leftovers
 from moretta.photos.photo import sniff
 
@@ -120,7 +121,7 @@ def _jpeg(data: bytes, profile: bool) -> Iterator[str]:
         body = data[start:end]
         last = end
         if marker == STRAY:
-            yield f"{end - start} stray bytes between segments"
+            yield f"{count_of(end - start, 'stray byte')} between segments"
         elif marker == 0xE0 and body[:5] == b"JFIF\0":
             if len(body) != 14 or body[12:14] != b"\0\0":
                 yield "JFIF thumbnail"
@@ -142,7 +143,7 @@ def _jpeg(data: bytes, profile: bool) -> Iterator[str]:
         elif marker != EOI:
             yield _jpeg_words(marker, body)
     if last < len(data):
-        yield f"{len(data) - last} bytes behind the picture"
+        yield f"{count_of(len(data) - last, 'byte')} behind the picture"
 
 
 def _jpeg_words(marker: int, body: bytes) -> str:
@@ -195,7 +196,7 @@ def _png(data: bytes, profile: bool) -> Iterator[str]:
             yield _PNG_WORDS.get(kind, f"{_name(kind)} chunk")
         seen.append(kind)
     if last < len(data):
-        yield f"{len(data) - last} bytes behind the picture"
+        yield f"{count_of(len(data) - last, 'byte')} behind the picture"
     if _png_surplus(packed, _png_raw_size(data)):
         yield "bytes hidden behind the compressed pixels"
 
@@ -288,7 +289,7 @@ def _webp(data: bytes, profile: bool) -> Iterator[str]:
         elif kind != b"ALPH":
             yield f"{_name(kind)} chunk"
     if last != len(data):
-        yield f"{len(data) - last} bytes behind the picture"
+        yield f"{count_of(len(data) - last, 'byte')} behind the picture"
 
 
 def _bmp(data: bytes, profile: bool) -> Iterator[str]:
@@ -304,7 +305,7 @@ def _bmp(data: bytes, profile: bool) -> Iterator[str]:
         yield "bytes between header and pixels"
     used, stride = (width * bits + 7) // 8, (width * bits + 31) // 32 * 4
     if len(data) > offset + stride * abs(height):
-        yield f"{len(data) - offset - stride * abs(height)} bytes behind the picture"
+        yield f"{count_of(len(data) - offset - stride * abs(height), 'byte')} behind the picture"
     if any(any(data[at + used : at + stride]) for at in range(offset, len(data), stride or 1)):
         yield "bytes hidden at the ends of rows"
     if bits == 32 and any(data[offset + 3 :: 4]):

@@ -59,7 +59,7 @@ def read_boxes(path: Path) -> dict[str, Drawn]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors put a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise UsageError(f"{path} cannot be read: {why}", hint="check --boxes") from error
     try:
         whole = json.loads(text)

@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import getpass
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,11 @@ class Keyring:
     openers: tuple[Opener, ...] = field(default=(), repr=False)  # those that we can try ourselves
     master: bytes = field(default=b"", repr=False)  # of pseudonyms; empty without a key file
     table: Path | None = None  # of shreddable records
+
+
+def fleeting() -> Keyring:
+    """Return a key that is written nowhere, for demonstrations and benchmarks of keyed methods."""
+    return Keyring(master=KeyFile(secrets.token_bytes(keys.SIZE)).pseudonyms)
 
 
 def read_key(path: Path) -> AnyKey:
@@ -88,9 +94,14 @@ def passphrase(how: str, *, fresh: bool) -> Passphrase:
     """
     kind, _, rest = how.partition(":")
     if kind == "prompt" and not rest:
-        words = getpass.getpass("Passphrase: ")
-        if fresh and getpass.getpass("Again: ") != words:
-            raise KeyRejected("the two passphrases differ", hint="try again")
+        try:
+            words = getpass.getpass("Passphrase: ")
+            if fresh and getpass.getpass("Again: ") != words:
+                raise KeyRejected("the two passphrases differ", hint="try again")
+        except EOFError:
+            raise KeyRejected(
+                "nobody gave the passphrase", hint="without a terminal: fd:NUMBER or file:PATH"
+            ) from None
     elif kind == "fd" and rest.isdecimal():
         try:
             with os.fdopen(os.dup(int(rest)), "rb") as file:

@@ -54,6 +54,7 @@ class Input:
     output: str = ""  # name of the output, relative, with "/"
     fault: str = ""  # why it cannot be worked on
     photo: bool = True
+    outside: bool = False  # a link in an input folder to what lies outside: left alone, no photo
 
 
 def listed(
@@ -68,16 +69,18 @@ def listed(
     One folder is mirrored as it is; with several inputs each folder keeps its own name in front.
     output: None when nothing is written. container: the format asked for, or each input's own.
     rename: neutral names will be given, so no two outputs can meet.
+    A link inside a folder is followed to what lies in one of the inputs, and nowhere else.
     Raises UsageError for inputs that do not exist and for an output inside an input.
     """
     sources = [path for given in inputs for path in _expanded(given)]
+    places = [Path(os.path.realpath(source)) for source in sources]
     found: list[Input] = []
     for source in sources:
         if os.path.isdir(source):  # noqa: PTH112 - a circle of links is no error here
             if output is not None:
                 _refuse_nested(source, output)
             prefix = f"{source.resolve().name}/" if len(sources) > 1 else ""
-            found += _in_folder(source, prefix)
+            found += _in_folder(source, prefix, places)
         else:
             found.append(_one(source, source.name))
     found = _unique(found)
@@ -143,8 +146,8 @@ def _refuse_nested(source: Path, output: Path) -> None:
         )
 
 
-def _in_folder(folder: Path, prefix: str) -> Iterator[Input]:
-    """Yield every file below `folder`; links are followed, each folder is entered once."""
+def _in_folder(folder: Path, prefix: str, places: Sequence[Path]) -> Iterator[Input]:
+    """Yield every file below `folder`; links are followed within `places`, each folder entered once."""
     entered: set[tuple[int, int]] = set()
 
     def walk(here: Path, name: str) -> Iterator[Input]:
@@ -160,12 +163,19 @@ def _in_folder(folder: Path, prefix: str) -> Iterator[Input]:
             return
         for entry in entries:
             path, label = Path(entry.path), name + entry.name
-            if os.path.isdir(path):  # noqa: PTH112 - `entry.is_dir` raises on a circle of links
+            if entry.is_symlink() and os.path.exists(path) and not _within(path, places):  # noqa: PTH110
+                yield Input(path, label, photo=False, outside=True)
+            elif os.path.isdir(path):  # noqa: PTH112 - `entry.is_dir` raises on a circle of links
                 yield from walk(path, label + "/")
             else:
                 yield _one(path, label)
 
     yield from walk(folder, prefix)
+
+
+def _within(path: Path, places: Sequence[Path]) -> bool:
+    real = Path(os.path.realpath(path))
+    return any(place == real or place in real.parents for place in places)
 
 
 def _one(path: Path, name: str) -> Input:

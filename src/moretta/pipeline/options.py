@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,6 +102,8 @@ def options(given: Mapping[str, Any]) -> Options:
             hint="moretta anonymize --help lists every option and its range",
         ) from None
     _check_names(checked)
+    if checked.format == "heic" and find_spec("pillow_heif") is None:
+        raise UsageError("--format heic needs one more package", hint='pip install "moretta[heic]"')
     return checked
 
 
@@ -133,9 +136,8 @@ def from_toml(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: {error.strerror}", hint="check --config"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} is not TOML: {error}", hint="see docs/configuration.md"
-        ) from error
+        why = error if isinstance(error, tomllib.TOMLDecodeError) else "it is not text in UTF-8"
+        raise UsageError(f"{path} is not TOML: {why}", hint="see docs/configuration.md") from error
 
 
 def _check_names(checked: Options) -> None:
@@ -146,11 +148,13 @@ def _check_names(checked: Options) -> None:
         detector(name)
     chosen = method(checked.method)
     own = settings(chosen, checked.settings, strength=checked.strength)
-    if chosen.spends:
+    if own.spends:
         _check_spending(checked, own)
     else:
         _check_identity(checked, draws=chosen.draws_identity or chosen.keyed)
     _check_scope(checked, keyed=chosen.keyed)
+    if own.secret_chance:
+        _check_chance(checked)
     require(chosen)
 
 
@@ -170,26 +174,44 @@ def _check_identity(checked: Options, *, draws: bool) -> None:
     if checked.ledger is not None:
         raise UsageError(
             f"--ledger is given, and {checked.method} spends no budget",
-            hint="leave it out, or choose identitydp",
+            hint="leave it out, or choose identitydp, or falco with --donor-epsilon",
         )
 
 
 def _check_spending(checked: Options, own: Settings) -> None:
-    if checked.identity != "per-photo":
+    if checked.identity != "per-photo" and not own.secret_chance:
         raise UsageError(
             f"--identity is given, and {checked.method} releases a face from each person's own",
             hint="--alias person gives a person one new face; newface draws one from nobody's",
+        )
+    if checked.ledger is not None and not own.counted:
+        raise UsageError(
+            f"--ledger is given, and with these settings {checked.method} spends nothing",
+            hint="leave it out, or give an epsilon above 0",
         )
     if own.needs_persons and checked.persons is None:
         raise UsageError(
             "--alias is person, and nobody says who is who",
             hint="--persons folders, group, or a CSV file; see docs/persons.md",
         )
-    if checked.seed is not None and own.counted:  # at epsilon 0 nothing hangs on the old face
+    if checked.seed is not None and own.counted and not own.secret_chance:  # at 0 nothing is lost
         raise UsageError(
             "--seed makes releases predictable: whoever has it takes the noise off again",
             hint="leave it out; tests have --predictable, whose releases promise nothing",
         )
+
+
+def _check_chance(checked: Options) -> None:
+    for option, given in (
+        ("seed", checked.seed is not None),
+        ("identity", checked.identity != "per-photo"),
+    ):
+        if given:
+            raise UsageError(
+                f"--{option} is given, and these settings of {checked.method} draw for each face with"
+                " the operating system's entropy",
+                hint=f"leave --{option} out, or the epsilon: moretta methods {checked.method}",
+            )
 
 
 def _check_scope(checked: Options, *, keyed: bool) -> None:
@@ -208,6 +230,12 @@ def _check_scope(checked: Options, *, keyed: bool) -> None:
         )
     if checked.linkable and checked.scope != "collection":
         raise UsageError("--linkable is for --scope collection", hint="leave it out")
+    if checked.seed is not None and checked.scope == "record":
+        raise UsageError(
+            f"--seed repeats nothing: with --scope record {checked.method} draws a new secret for every"
+            " photo",
+            hint="leave it out; --scope subject and collection have secrets that last",
+        )
     if (checked.scope == "subject") != (checked.identity == "per-person"):
         raise UsageError(
             f"--scope is {checked.scope}, and --identity is {checked.identity}",

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from moretta.errors import ManifestError, UsageError
+from moretta.errors import ManifestError, UsageError, count_of
 from moretta.faces.group import grouped
 from moretta.photos.files import write_whole
 from moretta.photos.manifest import PERSONS, Manifest
@@ -227,7 +227,7 @@ def _check_names(rows: Mapping[str, Any], photos: Sequence[Input]) -> None:
     unknown = sorted(name for name in rows if not count[name])
     if unknown:
         raise UsageError(
-            f"--persons names {len(unknown)} photos that are not among the inputs, such as {unknown[0]}",
+            f"--persons names {count_of(len(unknown), 'photo')} not among the inputs, such as {unknown[0]}",
             hint="names are relative to the input folder, as `moretta detect --json` writes them",
         )
     for name in rows:

@@ -2,10 +2,14 @@
 
 The order of events for one photo:
 1. find faces (or take those a person gave);
-2. cut or align each face, let the method edit all of them at once;
-3. blend the edits into a copy; a face whose edit failed is painted solid;
+2. cut each face or, with steady points, align it; let the method edit all of them at once;
+3. blend the edits into a copy; a face whose edit failed is painted solid; a find too unsure to get
+   a face drawn into it is pixelated, below the drawn ones; a find that lies whole within the drawing
+   of a surer face is gone with it;
 4. the judge, whom no method was trained with, compares each face with the original;
-5. a face that it still knows is painted solid, larger each time, or the photo is withheld.
+5. a face that it knows, or nearly, is drawn anew, if the method may, with other chance, and the
+   drawing that is least like the old face stays;
+6. one that it knows even so is painted solid, larger each time, or the photo is withheld.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from moretta.errors import UsageError
+from moretta.errors import MorettaError, UsageError, count_of
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
-from moretta.faces.detect import DETECTORS, detector
+from moretta.faces.detect import DETECTORS, detector, yunet
 from moretta.faces.detect.search import SAME, WITHIN, Eye, find_faces, joined
 from moretta.faces.recognise import JUDGE, Recogniser, threshold
+from moretta.faces.steady import held
 from moretta.methods import method, settings
 from moretta.records import FaceRecord
 from moretta.weights import load
@@ -38,9 +43,12 @@ if TYPE_CHECKING:
     from moretta.pipeline.options import Options
     from moretta.privacy.keys import Pseudonyms
     from moretta.privacy.ledger import Ledger
-    from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Guard, Pixels
+    from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Guard, Pixels, Settings
 
 COVER = "solid"
+DOUBTFUL = (
+    "pixelate"  # for finds too unsure to be drawn: hides a face, and spoils little if it is none
+)
 COVER_SCALES = (
     1.5,
     2.0,
@@ -49,9 +57,15 @@ COVER_SCALES = (
 LOOKS = 3  # a photo in which faces are found after so many rounds is withheld
 HANDLED = 0.5  # share of a found box that was changed, from which it is a face already handled
 MOST_STRETCH = 1.5  # a drawn face is stretched no further to hold its box: it is covered instead
-LARGE = 5.0  # photo pixels a crop pixel from which a find must be SURE_IF_LARGE to be drawn
+SURE = {
+    "yunet": 0.65
+}  # scores from which a find is drawn: below, most are knots, hands and patterns
+LARGE = 3.75  # photo pixels a crop pixel from which a find must be SURE_IF_LARGE to be drawn
 SURE_IF_LARGE = 0.75  # enlarged photos: false alarms up to 0.72, faces from 0.83
 HELD = 0.7  # a face that lies in a find and is smaller than this, and surer, makes it no face
+BESIDE = 0.5  # a face is beside another if it is no smaller than this, nor nearer than this to its middle
+SEAM = 0.1  # of the ellipse: the width over which one of two drawings that touch becomes the other
+WHOLE = 0.99  # share of all that belongs to a find, from which a surer face's drawing replaces it
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
@@ -121,6 +135,7 @@ class Protected:
     faces: list[FaceRecord] = field(default_factory=list)
     subjects: list[int | None] = field(default_factory=list)  # seeds of shared identities, by face
     notes: list[str] = field(default_factory=list)
+    within: list[Face] = field(default_factory=list)  # lie whole in the drawing of a surer face
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -134,12 +149,18 @@ class _Task:
     crop: Crop
     edited: Edited | None = None
     fault: str = ""
-    barred: str = ""  # why whatever the method answers may not be used
+    barred: str = ""  # why it may not be drawn: it is covered, below the faces that are
+    settled: tuple[str, float, dict[str, Any], bool] | None = None  # the judge's word on its cover
+    cover: dict[str, Any] = field(default_factory=dict)  # settings of the method that covers it
+    redrawn: int = 0  # how often another drawing was tried
+    chance: int = 0  # the seed of the last of them
     notes: list[str] = field(default_factory=list)
     audit: dict[str, Any] = field(default_factory=dict)
     method: str = ""
     scale: float = 0.0
     drawn_scale: float = 0.0  # of the ellipse in which the method works, stretched or not
+    thrown_away: list[float] = field(default_factory=list)  # cosines of drawings not published
+    old: npt.NDArray[np.float32] | None = None  # the judge's vector of the face as it was
     in_photo: bool = True  # its mask holds at least one pixel of the photo
 
 
@@ -164,11 +185,16 @@ class Protector:
                 hint="train it with another recogniser",
             )
         self._edit: FaceEdit = self.method.build(self.settings, options.device)
-        cover = method(COVER)
-        self._cover: FaceEdit = cover.build(cover.settings(), "cpu")
+        _, _, self._cover = plain = _plainly(COVER)
+        proved = self.method.promise == "proved"  # of which no cell mean is part
+        cells = () if proved else (0.5, 1.0)
+        self._coarse = [*(_plainly(DOUBTFUL, strength=one) for one in cells), plain]
         self._judge = Recogniser(JUDGE, device=options.device, threads=threads)
+        self._points = yunet.build("cpu", threads) if self._draws else None
         self._known = threshold(options.audit_far)
+        self._like = min(self._known, threshold("1e-2"))
         self._ledger: Ledger | None = None
+        self._told = self.settings.told
 
     @property
     def tells_seeds(self) -> bool:
@@ -184,7 +210,13 @@ class Protector:
     def networks(self) -> list[str]:
         """Names of the networks that had a say."""
         detecting = [name for eye in self._eyes for name in eye.detector.networks]
-        return [*detecting, *self.method.networks, JUDGE]
+        pointing = yunet.DETECTOR.networks if self._draws else ()
+        return [*detecting, *pointing, *self.method.networks, *self.settings.networks, JUDGE]
+
+    @property
+    def _draws(self) -> bool:
+        """Whether the method draws faces, from points that must hold still, instead of covering."""
+        return self.method.template != "window"
 
     def weights(self, faces: Sequence[FaceRecord]) -> dict[str, str]:
         """Return name -> sha256 of every network that had a say, the second opinion's too."""
@@ -267,22 +299,33 @@ class Protector:
         with _timed([result], "crop"):
             identities, idle = picture.identities.of(faces)
             if idle:
-                result.notes.append(f"--persons: {idle} of its rows fit no face that was found")
-            return [
-                self._task(picture, i, face, derived(result.seed, str(i)), identity, faces)
-                for i, (face, identity) in enumerate(zip(faces, identities, strict=True))
+                result.notes.append(f"--persons: rows that fit no face that was found: {idle}")
+            tasks = [
+                self._task(picture, face, identity, faces)
+                for face, identity in zip(faces, identities, strict=True)
             ]
+            if self._draws and picture.faces is None:  # boxes are a person's word: each counts
+                tasks, result.within = _apart(tasks)
+            self._hide_barred(picture, tasks)
+            self._number(picture, result, tasks)
+            return tasks
+
+    def _number(
+        self, picture: Picture, result: Protected, tasks: Sequence[_Task], first: int = 0
+    ) -> None:
+        """Give each face its chance and its secret, by its number in the photo's record."""
+        for number, task in enumerate(tasks, first):
+            task.crop = replace(task.crop, seed=derived(result.seed, str(number)))
+            if self.method.keyed and picture.pseudonyms is not None:
+                secret = picture.pseudonyms.of(number, task.crop.identity)
+                task.crop = replace(task.crop, secret=secret)
 
     def _task(
-        self,
-        picture: Picture,
-        number: int,
-        face: Face,
-        seed: int,
-        identity: int | None,
-        others: Sequence[Face],
+        self, picture: Picture, face: Face, identity: int | None, others: Sequence[Face]
     ) -> _Task:
-        chosen, barred, scale = self.method, "", self.method.mask_scale
+        """Return what is to be done to a face, without chance and secret: see `_number`."""
+        chosen, scale, seed = self.method, self.method.mask_scale, 0
+        barred, by_hand = "", picture.faces is not None
         photo = picture.pixels
         if chosen.template == "window":
             alpha, bounds = masks.cover(
@@ -290,6 +333,8 @@ class Protector:
             )
             crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
+            if self._points is not None:
+                face = held(photo, face, self._points)
             feather = chosen.mask_feather
             wider = masks.stretch(face, scale=scale, feather=feather)
             scale *= min(wider, MOST_STRETCH)
@@ -306,17 +351,55 @@ class Protector:
             )
             if wider > MOST_STRETCH:
                 barred = "the points are too close together for a face of this box to be drawn"
-            barred = barred or _no_face_to_draw(face, others, 1 / crops.scale_of(crop.matrix))
-        if self.settings.counted:
+            barred = barred or _doubt(
+                face, others, 1 / crops.scale_of(crop.matrix), by_hand=by_hand
+            )
+        if self.settings.counted and not barred:
             crop = replace(crop, guard=self._guard(crop))
-        if chosen.keyed and picture.pseudonyms is not None:
-            crop = replace(crop, secret=picture.pseudonyms.of(number, identity))
         task = _Task(
-            face, alpha, bounds, crop, method=chosen.name, drawn_scale=scale, barred=barred
+            face,
+            alpha,
+            bounds,
+            crop,
+            method=chosen.name,
+            drawn_scale=scale,
+            fault=barred,
+            barred=barred,
         )
         if not crops.points_fit(face):
             task.notes.append("the points do not fit the box: those of an upright face were used")
         return task
+
+    def _hide_barred(self, picture: Picture, tasks: Sequence[_Task]) -> None:
+        """Cover what may not be drawn: in cells, in larger ones, in paint, until the judge is content.
+
+        Faces that are drawn will lie over it, so the judge sees it without them: each drawing has a
+        comparison of its own. Where a photo with such a find is to be withheld, nothing is done.
+        """
+        if self.options.on_audit_fail != "cover":
+            return
+        for task in (one for one in tasks if one.barred):
+            for name, own, edit in self._coarse:
+                task.cover = own.model_dump()
+                shown = self._hidden(picture.pixels, task, name, edit)
+                self._judged(picture.pixels, shown, [task], [0], task.scale)
+                task.settled = task.method, task.scale, task.audit, task.in_photo
+                if task.audit["passed"]:
+                    break
+
+    def _hidden(self, photo: Pixels, task: _Task, name: str, edit: FaceEdit) -> Pixels:
+        """Give a face the edit of a method that covers, and return the photo with it alone."""
+        chosen, face = method(name), task.face
+        task.alpha, task.bounds = masks.cover(
+            face, photo.shape, scale=chosen.mask_scale, fills_view=chosen.fills_view
+        )
+        task.crop = crops.cut(photo, face, task.alpha, task.bounds, seed=task.crop.seed)
+        (covered,) = edit([task.crop])
+        task.edited, task.method, task.scale = covered, name, chosen.mask_scale
+        task.in_photo = bool((task.alpha >= 1).any())
+        shown = photo.copy()
+        crops.paste(shown, covered.pixels, task.crop, task.alpha, task.bounds)
+        return shown
 
     def _guard(self, crop: Crop) -> Guard:
         from moretta.pipeline import budget
@@ -327,6 +410,7 @@ class Protector:
 
     def _edit_all(self, tasks: list[_Task]) -> None:
         """Edit all faces at once; when that fails, one by one, so that one face cannot spoil others."""
+        tasks = [task for task in tasks if not task.barred]
         if not tasks:
             return
         try:
@@ -337,6 +421,8 @@ class Protector:
                 task.edited = None
                 try:
                     (task.edited,) = self._edit([task.crop])
+                except MorettaError as error:
+                    task.fault = error.told
                 except Exception as error:  # noqa: BLE001 - as above
                     task.fault = f"{type(error).__name__}: {error}"
         for task in tasks:
@@ -346,8 +432,6 @@ class Protector:
             if task.edited is not None and not _sound(task.edited.pixels, task.crop.pixels):
                 task.edited = None
                 task.fault = "the method's answer has another shape or kind than the crop"
-            if task.barred:
-                task.edited, task.fault = None, task.barred
 
     def _finish(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
         """Blend and judge; then look once more, and begin again with what was overlooked."""
@@ -359,22 +443,17 @@ class Protector:
             if picture.faces is not None or result.decision == "withheld":
                 break
             with _timed([result], "look again"):
-                overlooked = self._overlooked(result)
+                overlooked = self._bared(result) or self._overlooked(result)
             if not overlooked:
                 break
             identities, _ = picture.identities.of(overlooked, first=False)
             known = [*(task.face for task in tasks), *overlooked]
             more = [
-                self._task(
-                    picture,
-                    len(tasks) + i,
-                    face,
-                    derived(result.seed, str(len(tasks) + i)),
-                    identity,
-                    known,
-                )
-                for i, (face, identity) in enumerate(zip(overlooked, identities, strict=True))
+                self._task(picture, face, identity, known)
+                for face, identity in zip(overlooked, identities, strict=True)
             ]
+            self._hide_barred(picture, more)
+            self._number(picture, result, more, first=len(tasks))
             for task in more:
                 task.notes.append("found when the protected photo was looked at again")
             self._edit_all(more)
@@ -382,30 +461,49 @@ class Protector:
         else:
             result.decision = "withheld"
             result.reason = f"faces are still found after {LOOKS} looks"
+        if result.within:
+            result.notes.append(
+                f"finds that lie whole within the drawing of a surer face, gone with it: "
+                f"{len(result.within)}"
+            )
         result.faces = [self._record(task) for task in tasks]
         result.subjects = [task.crop.identity for task in tasks]
         if not result.reason:
-            covered = sum("covered" in task.audit for task in tasks)
-            result.reason = f"{len(tasks)} face{'s' * (len(tasks) != 1)}" + (
-                f", {covered} covered by policy" if covered else ""
+            covered = [task for task in tasks if "covered" in task.audit]
+            whys = sorted({task.fault or "the judge still knew it" for task in covered})
+            result.reason = count_of(len(tasks), "face") + (
+                f", {len(covered)} covered by policy: {'; '.join(whys)}" if covered else ""
             )
 
     def _compose(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
         result.pixels = picture.pixels.copy()
         result.changed = np.zeros(picture.pixels.shape[:2], bool)
-        # the coarsest edit last: a small find on a large face must not bring detail back
-        for task in sorted(tasks, key=lambda one: masks.tight_side(one.face)):
+        # the coarsest edit last: a small find on a large face must not bring detail back; but cells
+        # of what may be no face lie below the faces that were drawn
+        order = sorted(tasks, key=lambda one: (not one.barred, masks.tight_side(one.face)))
+        drawn: list[_Task] = []
+        for task in order:
             if task.edited is not None:
                 left, top, right, bottom = task.bounds
                 result.changed[top:bottom, left:right] |= task.alpha > 0
+                alpha = task.alpha
+                if self._draws and not task.barred:
+                    alpha = _shared(task, drawn)
+                    drawn.append(task)
                 crops.paste(
                     result.pixels,
                     task.edited.pixels,
                     task.crop,
-                    task.alpha,
+                    alpha,
                     task.bounds,
-                    match_colour=self.method.match_colour,
+                    match_colour=self.method.match_colour and not task.barred,
                 )
+
+    def _bared(self, result: Protected) -> list[Face]:
+        """Return, and forget, the finds that were left to a drawing which is not there."""
+        bare = [face for face in result.within if _share(result.changed, face) < WHOLE]
+        result.within = [face for face in result.within if face not in bare]
+        return bare
 
     def _overlooked(self, result: Protected) -> list[Face]:
         """Return the faces that are found in the protected photo where it was left as it was."""
@@ -413,44 +511,103 @@ class Protector:
         return [face for face in found if _share(result.changed, face) < HANDLED]
 
     def _audit(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
-        """Compare every face with its original; cover or withhold what the judge still knows.
-
-        A painted view that is all one colour has nothing to compare: it has passed, and costs no
-        network.
-        """
-        for task in tasks:
-            task.method, task.scale, task.audit = self.method.name, task.drawn_scale, {}
-            task.in_photo = bool((task.alpha >= 1).any())
-        open_ = list(range(len(tasks)))
-        for scale in (0.0, *COVER_SCALES):
-            if scale:
-                for i in open_:
+        """Compare every face with its original; draw anew, cover or withhold what is still known."""
+        known = self._judged(picture.pixels, result.pixels, tasks, range(len(tasks)))
+        if self.method.redraws:
+            known = self._drawn_anew(picture, result, tasks)
+        if self.options.on_audit_fail == "cover":
+            for scale in COVER_SCALES:
+                for i in known:
                     self._paint(result, tasks[i], scale)
-            seen = []
-            for i in open_:
-                view = self._judge.crop(result.pixels, tasks[i].face)
-                painted = scale > 0 or (self.method.fills_view and tasks[i].edited is not None)
-                if painted and tasks[i].in_photo and int(np.ptp(view, axis=(0, 1)).max()) <= BLANK:
-                    self._note(tasks[i], None, scale)
-                else:
-                    seen.append((i, view))
-            if seen:
-                befores = [self._judge.crop(picture.pixels, tasks[i].face) for i, _ in seen]
-                vectors = self._judge.embed_crops(np.stack([*befores, *(view for _, view in seen)]))
-                for (i, _), was, now in zip(seen, vectors, vectors[len(seen) :], strict=False):
-                    self._note(tasks[i], float(was @ now), scale)
-            open_ = [i for i in open_ if not tasks[i].audit["passed"]]
-            if not open_ or self.options.on_audit_fail == "withhold":
-                break
-        if open_:
+                known = self._judged(picture.pixels, result.pixels, tasks, known, scale)
+        if known:
             result.decision = "withheld"
-            faults = {tasks[i].fault for i in open_} - {""}
+            faults = {tasks[i].fault for i in known} - {""}
             why = (
                 f"the method failed ({'; '.join(sorted(faults))})"
                 if faults
                 else "the judge knows them"
             )
-            result.reason = f"{len(open_)} of {len(tasks)} faces not protected: {why}"
+            result.reason = f"{len(known)} of {count_of(len(tasks), 'face')} not protected: {why}"
+
+    def _drawn_anew(self, picture: Picture, result: Protected, tasks: list[_Task]) -> list[int]:
+        """Draw faces anew that come near the old ones, keep the least like, and return what is known.
+
+        Near begins where one stranger in a hundred is taken for the person: what is just below the
+        audit's own threshold in this photo is above it in others of the same person.
+        """
+        earlier: dict[int, list[tuple[float, Crop, Edited | None]]] = defaultdict(list)
+        while again := [i for i, task in enumerate(tasks) if self._to_redraw(task)]:
+            for i in again:
+                task = tasks[i]
+                earlier[i].append((task.audit["cosine"], task.crop, task.edited))
+                task.redrawn += 1
+                task.chance = derived(task.chance or task.crop.seed, "again")
+                task.crop = replace(task.crop, seed=task.chance)
+            self._edit_all([tasks[i] for i in again])
+            self._compose(picture, result, tasks)
+            self._judged(picture.pixels, result.pixels, tasks, _touched(tasks, again))
+        back = []
+        for i, drawings in earlier.items():
+            task = tasks[i]
+            last = (task.audit["cosine"], task.crop, task.edited)
+            usable = [one for one in (last, *drawings) if one[2] is not None]
+            best = min(usable, key=lambda one: one[0] if one[0] == one[0] else np.inf)
+            task.thrown_away += [one[0] for one in (*drawings, last) if one is not best]
+            task.audit["redrawn"] = task.thrown_away
+            if best is not last:
+                _, task.crop, task.edited = best
+                task.fault = ""
+                back.append(i)
+        if back:
+            self._compose(picture, result, tasks)
+            self._judged(picture.pixels, result.pixels, tasks, _touched(tasks, back))
+        return [i for i, task in enumerate(tasks) if not task.audit["passed"]]
+
+    def _to_redraw(self, task: _Task) -> bool:
+        """Whether another drawing of this face should be tried."""
+        left = task.redrawn < self.method.redraws
+        return left and _may_change(task) and not task.audit["cosine"] <= self._like
+
+    def _judged(
+        self,
+        photo: Pixels,
+        shown: Pixels,
+        tasks: list[_Task],
+        these: Sequence[int],
+        scale: float = 0.0,
+    ) -> list[int]:
+        """Let the judge look at some faces, and return those that did not pass.
+
+        photo, shown: the pixels before and after. scale: of the ellipse that covers them, 0 for the
+        method's own work. A painted view that is all one colour has nothing to compare: it has passed,
+        and costs no network.
+        """
+        seen = []
+        for i in these:
+            task = tasks[i]
+            if task.settled is not None and not scale:  # the judge has been asked already
+                task.method, task.scale, task.audit, task.in_photo = task.settled
+                continue
+            if not scale:
+                task.method, task.scale, task.audit = self.method.name, task.drawn_scale, {}
+                task.in_photo = bool((task.alpha >= 1).any())
+            view = self._judge.crop(shown, task.face)
+            painted = scale > 0 and task.method == COVER
+            painted |= self.method.fills_view and task.edited is not None
+            if painted and task.in_photo and int(np.ptp(view, axis=(0, 1)).max()) <= BLANK:
+                self._note(task, None, scale)
+            else:
+                seen.append((i, view))
+        if seen:
+            new = [i for i, _ in seen if tasks[i].old is None]
+            befores = [self._judge.crop(photo, tasks[i].face) for i in new]
+            vectors = self._judge.embed_crops(np.stack([*befores, *(view for _, view in seen)]))
+            for i, vector in zip(new, vectors, strict=False):
+                tasks[i].old = vector
+            for (i, _), now in zip(seen, vectors[len(new) :], strict=True):
+                self._note(tasks[i], float(tasks[i].old @ now), scale)
+        return [i for i in these if not tasks[i].audit["passed"]]
 
     def _note(self, task: _Task, cosine: float | None, scale: float) -> None:
         """Write down what the judge says; None: its view is all one colour."""
@@ -464,9 +621,12 @@ class Protector:
             "blank": blank,
             "passed": not known and not _bare(task, scale),
         }
+        if task.thrown_away:
+            task.audit["redrawn"] = task.thrown_away
         if scale:
-            first = before.get("covered", {"cosine": before["cosine"], "fault": task.fault})
-            if task.edited is not None:  # what the method made, which nobody sees
+            first = {"cosine": before.get("cosine"), "fault": task.fault}
+            first = before.get("covered", first)
+            if task.edited is not None and not task.barred:  # what the method made: nobody sees it
                 first = {**first, "figures": dict(task.edited.figures)}
             task.audit["covered"] = {**first, "scale": scale}
 
@@ -495,8 +655,10 @@ class Protector:
             score=face.score,
             detector=face.detector,
             method=task.method,
-            settings={**self.settings.model_dump(), **task.edited.settings}
+            settings={**self.settings.model_dump(), **self._told, **task.edited.settings}
             if own and task.edited
+            else task.cover
+            if task.method == DOUBTFUL
             else {},
             seed=task.crop.seed if self.tells_seeds else None,
             mask_scale=task.scale,
@@ -518,12 +680,21 @@ def derived(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _no_face_to_draw(face: Face, others: Sequence[Face], enlarged: float) -> str:
-    """Return why a face drawn here would hide what it should not, or nothing.
+def _plainly(name: str, *, strength: float | None = None) -> tuple[str, Settings, FaceEdit]:
+    """Return a method's name, its settings as they are by themselves or at a strength, and its edit."""
+    chosen = method(name)
+    own = settings(chosen, {}, strength=strength)
+    return name, own, chosen.build(own, "cpu")
 
-    enlarged: photo pixels a crop pixel. A false alarm far larger than a head would put one drawn
-    face over the real ones; painted, it hides them too, but nobody takes it for a good result.
+
+def _doubt(face: Face, others: Sequence[Face], enlarged: float, *, by_hand: bool) -> str:
+    """Return why this may be no face, so that none is to be drawn here; or nothing.
+
+    enlarged: photo pixels a crop pixel. A face drawn into a hand or a pattern is a ghost, and one
+    drawn into a false alarm far larger than a head hides the real ones.
     """
+    if by_hand:
+        return ""  # a person's word
     held = [
         other
         for other in others
@@ -533,12 +704,105 @@ def _no_face_to_draw(face: Face, others: Sequence[Face], enlarged: float) -> str
     ]
     if held:
         return "it holds a smaller face that was found more surely: too large to be one"
-    hidden = any(o.score > face.score and face.box.inside(o.box) > WITHIN for o in others)
-    if (
-        enlarged > LARGE and face.score < SURE_IF_LARGE and not hidden
-    ):  # the surer face is drawn over it
-        return f"found too unsurely (score {face.score:.2f}) for a face {enlarged:.0f} times the drawn one"
+    if any(o.score > face.score and face.box.inside(o.box) > WITHIN for o in others):
+        return ""  # the surer face is drawn over it
+    unsure = f"found too unsurely (score {face.score:.2f})"
+    if enlarged > LARGE and face.score < SURE_IF_LARGE:
+        return f"{unsure} for a face {enlarged:.0f} times the drawn one"
+    if face.score < SURE.get(face.detector, 0.0):
+        return f"{unsure} for a face to be drawn there"
     return ""
+
+
+def _apart(tasks: Sequence[_Task]) -> tuple[list[_Task], list[Face]]:
+    """Return the faces to handle, in their order, and the finds that others replace whole.
+
+    In a large photo the detector takes an eye or a nostril for a face. To draw it and let the judge
+    look at it ends in paint on the face that was just drawn. It is left out when a surer face that is
+    itself handled and drawn replaces all that would be drawn for it: then no pixel of it leaves, be
+    it a false alarm or a real face. A face that merely overlaps keeps some of its own, and is handled.
+    """
+    kept: list[_Task] = []
+    for task in sorted(tasks, key=lambda one: -one.face.score):
+        if not any(_replaces(surer, task) for surer in kept):
+            kept.append(task)
+    gone = [task.face for task in tasks if task not in kept]
+    return [task for task in tasks if task in kept], gone
+
+
+def _replaces(surer: _Task, task: _Task) -> bool:
+    """Whether one face's drawing replaces another find: its box, and the ellipse of its own drawing.
+
+    Hair line, ears and jaw are in that ellipse. Where the feather begins, the photo shows through.
+    """
+    if surer.barred or surer.face.score <= task.face.score:
+        return False
+    box = task.face.box
+    edges = int(box.left), int(box.top), int(np.ceil(box.right)), int(np.ceil(box.bottom))
+    parts = _alpha_in(surer, edges), _alpha_in(surer, task.bounds)[task.alpha > 0]
+    return all(part.size and float((part >= 1).mean()) >= WHOLE for part in parts)
+
+
+def _shared(task: _Task, smaller: Sequence[_Task]) -> Alpha:
+    """Return a drawing's mask without what belongs to faces beside it that are drawn already.
+
+    Where two heads touch, each pixel is that of the face to whose middle it is nearer, in units of
+    its own ellipse. Only pixels that the other drawing has replaced whole are left to it. A find much
+    smaller, or one that lies within, is no face beside this one.
+    """
+    alpha, feather = task.alpha, method(task.method).mask_feather
+    for other in smaller:
+        if masks.tight_side(other.face) < BESIDE * masks.tight_side(task.face):
+            continue
+        whole = _alpha_in(other, task.bounds) >= 1
+        if not whole.any():
+            continue
+        own = masks.depth(task.face, task.bounds, scale=task.drawn_scale)
+        its = masks.depth(other.face, task.bounds, scale=other.drawn_scale)
+        if own.flat[int(its.argmin())] < BESIDE:  # its middle lies within
+            continue
+        nearer = np.clip((own - its) / SEAM + 0.5, 0, 1)
+        given = nearer * np.clip((1 - feather - its) / SEAM, 0, 1) * whole
+        alpha = alpha * (1 - given)
+    return alpha.astype(np.float32, copy=False)
+
+
+def _alpha_in(task: _Task, bounds: crops.Bounds) -> Alpha:
+    """Return the face's mask in another window, 0 where it does not reach."""
+    left, top, right, bottom = bounds
+    seen = np.zeros((bottom - top, right - left), np.float32)
+    own = task.bounds
+    x, y = max(own[0], left), max(own[1], top)
+    until_x, until_y = min(own[2], right), min(own[3], bottom)
+    if x < until_x and y < until_y:
+        part = task.alpha[y - own[1] : until_y - own[1], x - own[0] : until_x - own[0]]
+        seen[y - top : until_y - top, x - left : until_x - left] = part
+    return seen
+
+
+def _touched(tasks: Sequence[_Task], changed: Sequence[int]) -> list[int]:
+    """Return the faces that must be judged again: those that changed, and those near them."""
+    return [
+        i
+        for i, task in enumerate(tasks)
+        if i in changed or any(_meet(task.bounds, tasks[j].bounds) for j in changed)
+    ]
+
+
+def _meet(one: crops.Bounds, other: crops.Bounds) -> bool:
+    """Whether two windows overlap, or nearly: a recogniser's view may reach beyond its own."""
+    margin = [(b - a) // 4 for a, b in ((one[0], one[2]), (one[1], one[3]))]
+    return all(
+        one[k] - margin[k] < other[k + 2] and other[k] < one[k + 2] + margin[k] for k in (0, 1)
+    )
+
+
+def _may_change(task: _Task) -> bool:
+    """Whether another drawing of this face may take the place of the one that the judge knows.
+
+    A face shared through --identity keeps the one it has: drawn anew it would be a second person.
+    """
+    return task.edited is not None and task.crop.identity is None and not task.barred
 
 
 def _bare(task: _Task, scale: float) -> bool:

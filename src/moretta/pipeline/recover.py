@@ -12,25 +12,20 @@ Not here  the format (privacy/envelope.py), keys and log (custody.py).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-from PIL import Image
-
-from moretta.errors import CannotOpen, PhotoError, UsageError, one_line
-from moretta.methods.ifadit import Ifadit
-from moretta.photos.files import PART_PREFIX, read_photo, whole_file
+from moretta.errors import CannotOpen, MorettaError, PhotoError, UsageError, one_line
+from moretta.photos.files import PART_PREFIX, sha256_of, whole_file
 from moretta.photos.fingerprint import dhash, near
 from moretta.photos.manifest import SIDECAR, make_folder
 from moretta.pipeline.custody import AccessLog, KeyTable
-from moretta.pipeline.sealing import bound_hash, model_digest, sidecar_of
+from moretta.pipeline.sealing import bound_hash, sidecar_of
 from moretta.privacy import envelope
 from moretta.privacy.keys import (
     KeyFile,
@@ -38,9 +33,7 @@ from moretta.privacy.keys import (
     PrivateKey,
     Pseudonyms,
     record_seed,
-    seed_without_envelope,
 )
-from moretta.records import Box, Face
 
 if TYPE_CHECKING:
     from moretta.privacy.envelope import Core, Header, Unlocked
@@ -136,134 +129,70 @@ def recover(
     def original(one: Sealed, stream: IO[bytes], unlocked: Unlocked) -> Recovered:
         return _written(one, stream, unlocked, output, allow_unbound=allow_unbound)
 
-    return _each(sealed, output, openers, "open", original, purpose, log, table, listener)
+    visit = Visit(
+        counts=Recovery(output=str(output), sealed=len(sealed)),
+        verb="open",
+        purpose=purpose,
+        log=log,
+        listener=listener,
+    )
+    each_of(sealed, openers, table, original, visit)
+    return visit.counts
 
 
-def likenesses(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One call of the way back: who asked for what, and what became of it, in the log and in counts."""
+
+    counts: Recovery
+    verb: Literal["open", "likeness"]
+    purpose: str
+    log: AccessLog
+    listener: Callable[[Recovered], None] | None = None
+
+    def asks(self, record: str) -> None:
+        """Write down that a record is wanted: before anything of it is opened."""
+        self.log.write(self.verb, record=record, purpose=self.purpose, result="asked")
+
+    def ends(self, record: str, done: Recovered) -> None:
+        """Write the outcome to the log, count it and tell whoever listens."""
+        told = f"{done.outcome} {done.status}" if done.status else done.outcome
+        self.log.write(self.verb, record=record, purpose=self.purpose, result=told)
+        setattr(self.counts, done.outcome, getattr(self.counts, done.outcome) + 1)
+        if self.listener is not None:
+            self.listener(done)
+
+
+def each_of(
     sealed: Sequence[Sealed],
-    output: Path,
     openers: Sequence[Opener],
-    *,
-    purpose: str,
-    log: AccessLog,
-    table: KeyTable | None = None,
-    allow_unbound: bool = False,
-    device: str = "cpu",
-    listener: Callable[[Recovered], None] | None = None,
-) -> Recovery:
-    """Draw approximate likenesses from protected photos and their faces' secrets, as PNG files.
-
-    The sidecar gives the secrets and the places of the faces; its original is not looked at. Returns
-    the counts. Raises UsageError when the output cannot be made, LogBroken as `recover`.
-    """
-    make_folder(output)
-    master = next((one for one in openers if isinstance(one, KeyFile)), None)
-
-    def likeness(one: Sealed, stream: IO[bytes], unlocked: Unlocked) -> Recovered:
-        return _likeness(
-            one, stream, unlocked, output, master, allow_unbound=allow_unbound, device=device
-        )
-
-    return _each(sealed, output, openers, "likeness", likeness, purpose, log, table, listener)
-
-
-def _each(
-    sealed: Sequence[Sealed],
-    output: Path,
-    openers: Sequence[Opener],
-    verb: str,
-    handle: Callable[[Sealed, IO[bytes], Unlocked], Recovered],
-    purpose: str,
-    log: AccessLog,
     table: KeyTable | None,
-    listener: Callable[[Recovered], None] | None,
-) -> Recovery:
-    """Unlock one sidecar after the other for `handle`, each with its two lines in the log; count."""
-    counts = Recovery(output=str(output), sealed=len(sealed))
+    handle: Callable[[Sealed, IO[bytes], Unlocked], Recovered],
+    visit: Visit,
+) -> None:
+    """Unlock one sidecar after the other for `handle`, each with its two lines in the log."""
     for one in sealed:
         record = "unknown"
         try:
             with _opened(one.sidecar) as (stream, size):
                 header = envelope.read_header(stream, size)
                 record = header.core.record_id.hex()
-                log.write(verb, record=record, purpose=purpose, result="asked")
+                visit.asks(record)
                 row = _row(table, header.core.record_id)
                 done = handle(one, stream, envelope.unlock(header, openers, row))
         except CannotOpen as fault:
-            done = Recovered(one.name, "closed", f"{fault.fault}; {fault.hint}".rstrip("; "))
+            done = refused(one.name, "closed", fault)
         except PhotoError as fault:
-            done = Recovered(one.name, "failed", f"{fault.fault}; {fault.hint}".rstrip("; "))
+            done = refused(one.name, "failed", fault)
         except MemoryError:
             reason = "not enough memory for what Argon2id was told to use"
             done = Recovered(one.name, "failed", reason)
-        told = f"{done.outcome} {done.status}" if done.status else done.outcome
-        log.write(verb, record=record, purpose=purpose, result=told)
-        setattr(counts, done.outcome, getattr(counts, done.outcome) + 1)
-        if listener is not None:
-            listener(done)
-    return counts
+        visit.ends(record, done)
 
 
-def _likeness(
-    one: Sealed,
-    stream: IO[bytes],
-    unlocked: Unlocked,
-    output: Path,
-    master: KeyFile | None,
-    *,
-    allow_unbound: bool,
-    device: str,
-) -> Recovered:
-    from moretta.pipeline.recovery import recover_faces
-
-    core = unlocked.header.core
-    pseudonyms, manifest = _pseudonyms(one.sidecar, stream, unlocked, master)
-    status = status_of(core, manifest, one.photo)
-    if status == "UNBOUND" and not allow_unbound:
-        reason = "the photo is not the one it was sealed with; --allow-unbound draws all the same"
-        return Recovered(one.name, "unbound", reason, status)
-    photo = read_photo(one.photo)
-    drawn = [i for i, face in enumerate(manifest["faces"]) if face["method"] == "ifadit"]
-    if not drawn:
-        raise PhotoError(f"{one.name}: no face of it was drawn with a key", hint="nothing to draw")
-    settings = Ifadit(**manifest["faces"][drawn[0]]["settings"])
-    if model_digest("ifadit", settings.model_dump()) != core.model_digest:
-        raise PhotoError(
-            f"{one.name}: other networks or settings drew it than this installation has",
-            hint="use the version that drew it; the original comes back without --neural",
-        )
-    faces = [_face(manifest["faces"][i]) for i in drawn]
-    height, width = photo.pixels.shape[:2]
-    if any(face.box.right > 1.5 * width or face.box.bottom > 1.5 * height for face in faces):
-        raise PhotoError(
-            f"{one.name}: its faces lie outside of it, so it was made smaller since",
-            hint="use the photo at the size at which it was sealed",
-        )
-    secrets_ = [pseudonyms.of(i, manifest["faces"][i].get("subject")) for i in drawn]
-    pixels = recover_faces(photo.pixels, faces, secrets_, settings=settings, device=device)
-    name = f"{one.name}.likeness.png"
-    target = output.joinpath(*name.split("/"))
-    if os.path.lexists(target):
-        raise PhotoError(f"{one_line(name)} is there already", hint="choose another --output")
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target, mode=0o600) as out:
-        out.write(file.getvalue())
-    rest = len(manifest["faces"]) - len(drawn)
-    reason = "approximate, not the original" + (f"; {rest} covered faces stay" if rest else "")
-    if status != "BOUND":
-        reason += "; the photo was changed since it was sealed, so the likeness is worse"
-    return Recovered(one.name, "drawn", reason, status, name)
-
-
-def _face(said: Mapping[str, Any]) -> Face:
-    return Face(
-        box=Box(*said["box"]),
-        points=np.array(said["points"], np.float64),
-        score=1.0,
-        detector="manual",
-    )
+def refused(name: str, outcome: Outcome, fault: MorettaError) -> Recovered:
+    """Return the outcome of a fault, with its hint."""
+    return Recovered(name, outcome, f"{fault.fault}; {fault.hint}".rstrip("; "))
 
 
 def rewrap(
@@ -318,12 +247,13 @@ def pseudonyms_of(
     Raises CannotOpen and PhotoError.
     """
     with _unlocked(sidecar, openers, table) as (stream, unlocked):
-        return *_pseudonyms(sidecar, stream, unlocked, master), unlocked.header.core
+        return *pseudonyms_in(sidecar, stream, unlocked, master), unlocked.header.core
 
 
-def _pseudonyms(
+def pseudonyms_in(
     sidecar: Path, stream: IO[bytes], unlocked: Unlocked, master: KeyFile | None
 ) -> tuple[Pseudonyms, dict[str, Any]]:
+    """Return where a record's faces got their secrets from, and its manifest: see `pseudonyms_of`."""
     manifest = envelope.open_body(stream, unlocked, cast("IO[bytes]", _Nowhere()))
     scope = manifest.get("scope")
     if scope not in ("record", "subject", "collection"):
@@ -334,23 +264,6 @@ def _pseudonyms(
     salt = unlocked.header.core.record_salt
     key = b"" if master is None else master.pseudonyms
     return Pseudonyms(scope, salt, record_seed(unlocked.key, salt), key), manifest
-
-
-def secrets_of(line: Mapping[str, Any], key: KeyFile) -> list[bytes]:
-    """Return the faces' secrets of a photo that was drawn with a key and has no sidecar.
-
-    line: of the manifest. key: the key file of the run; nothing tells whether it is the right one.
-    Raises PhotoError where the line does not say enough: no keyed method, a sidecar, scope subject.
-    """
-    said, name = line.get("pseudonym") or {}, line.get("name", "the photo")
-    if said.get("scope") not in ("record", "collection") or line.get("sidecar_bytes"):
-        why = {"subject": "its persons stand in no manifest", None: "it was drawn without a key"}
-        reason = why.get(said.get("scope"), "its secrets come from its sidecar")
-        raise PhotoError(f"{name}: {reason}", hint="see docs/keys.md on scopes")
-    salt = bytes.fromhex(said["salt"])
-    seed = seed_without_envelope(key.pseudonyms, salt)
-    made = Pseudonyms(said["scope"], salt, seed, key.pseudonyms)
-    return [made.of(number) for number in range(len(line.get("faces", ())))]
 
 
 def status_of(core: Core, manifest: dict[str, Any], photo: Path) -> Status:
@@ -402,7 +315,7 @@ def _placed(
         try:
             os.link(held, target)  # fails where something is: nothing is overwritten
         except FileExistsError:
-            if target.is_file() and _sha256(target) == sha256:
+            if target.is_file() and sha256_of(target) == sha256:
                 return Recovered(one.name, "kept", "is there already", status, name)
             raise PhotoError(
                 f"{one_line(name)} is there already, with another content",
@@ -472,11 +385,6 @@ def _unlocked(
 
 def _row(table: KeyTable | None, record_id: bytes) -> bytes | None:
     return None if table is None else table.find(record_id)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Nowhere(io.RawIOBase):

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 import numpy as np
 
 from moretta import __version__
-from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, one_line
+from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, count_of, one_line
 from moretta.faces.detect import detector
 from moretta.faces.recognise import JUDGE
 from moretta.methods import method
 from moretta.methods import settings as chosen_settings
 from moretta.photos import manifest as manifests
-from moretta.photos.files import encode_photo, read_photo, write_whole
+from moretta.photos.files import encode_photo, read_photo, sha256_of, write_whole
 from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
 from moretta.pipeline.inputs import Input, listed, renamed
@@ -95,19 +95,25 @@ class Summary:
     published: int = 0
     withheld: int = 0
     failed: int = 0
+    drawn: int = 0  # synthetic faces, by a method that needs them before the first photo
+    to_draw: int = 0
     kept: int = 0  # done by an earlier run, with --resume
     looked: int = 0  # photos of the first pass, when persons are grouped
     not_photos: int = 0  # other files in the folders: left alone
-    faces: int = 0
+    links_outside: int = 0  # links in the folders to what lies outside the inputs: left alone
+    others_in_output: int = 0  # files that no run of ours wrote into the output folder: left alone
+    faces: int = 0  # these four counts: of this run and of what an earlier one did
     covered: int = 0
-    soft: int = 0  # of those drawn by this run: faces larger than the drawing
+    soft: int = 0  # faces larger than the drawing
     softest: float = 0.0  # how many times larger, at most
+    kept_withheld: int = 0  # of those kept
     kept_troubled: int = 0  # of those kept: withheld, or covered by policy
     our_fault: int = 0
     seconds: float = 0.0
     interrupted: bool = False
     disk_full: bool = False
     spent: Mapping[str, Any] = field(default_factory=dict)  # of budgets, since the run began
+    weak: str = ""  # what these settings hide less of than the method's defaults
     troubles: list[tuple[str, str, str]] = field(default_factory=list)  # input, decision, reason
 
     @property
@@ -159,34 +165,52 @@ def run(
     items = listed(inputs, folder, container=options.format, rename=options.rename)
     check_boxes(drawn, items)
     plan = persons.planned(items, options)
-    internal = _internal(internal_record, folder)
+    going_on = resume and (folder / manifests.RUN).exists()
+    if not (resume or overwrite):
+        manifests.refuse_earlier(folder)
     detecting = [one for wanted in options.detector for one in detector(wanted).networks]
-    for name in (*detecting, *method(options.method).networks, JUDGE):
+    chosen = method(options.method)
+    own = chosen_settings(chosen, options.settings, strength=options.strength)
+    for name in (*detecting, *chosen.networks, *own.networks, JUDGE):
         load.locate(name)
     if options.device == "cuda":
         load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
     _refuse_inputs_among_outputs(items, folder)
-    jobs = _prepared(options, sum(item.photo for item in items), jobs)
+    summary = Summary(output=str(folder), weak=own.weak)
+
+    def drawing(done: int, count: int) -> None:
+        summary.drawn, summary.to_draw = done, count
+        if listener:
+            listener(summary, None)
+
+    jobs, _ = prepared(options, sum(item.photo for item in items), jobs, drawing)
     started = time.perf_counter()
-    summary = Summary(output=str(folder))
     if not any(item.photo for item in items):
         raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
     settings = {**options.model_dump(exclude={"ledger"}), "version": __version__}
     if plan.kind == "csv":
         settings["persons"] = "csv"  # no path: it may name somebody
+    settings["settings"] = {**options.settings, **own.told}
     if boxes is not None:
-        settings["boxes_sha256"] = _sha256(Path(boxes))
-    with (
-        _ledger(options, folder) as ledger,
-        manifests.opened(folder, settings, resume=resume, overwrite=overwrite) as manifest,
-    ):
+        settings["boxes_sha256"] = sha256_of(Path(boxes))
+    able = sum(item.photo and not item.fault for item in items)
+    team = _Team(options, _count_of_jobs(jobs, able), keyring)
+    with contextlib.ExitStack() as held:  # what refuses stands first: it leaves nothing behind
+        held.enter_context(team.checked(when=able > 0 and not going_on))
+        internal = _internal(internal_record, folder)
+        ledger = held.enter_context(_ledger(options, folder))
+        manifest = held.enter_context(
+            manifests.opened(folder, settings, resume=resume, overwrite=overwrite)
+        )
         before = ledger.last() if ledger else 0
         if options.rename:
             _refuse_finished(folder, manifest)
             items = sorted(renamed(items, folder), key=lambda item: item.output)
         photos = [item for item in items if item.photo]
+        summary.others_in_output = manifest.others()
         summary.inputs = len(photos)
-        summary.not_photos = len(items) - len(photos)
+        summary.links_outside = sum(item.outside for item in items)
+        summary.not_photos = len(items) - len(photos) - summary.links_outside
         if ledger is not None and plan.kind in ("folders", "csv"):
             secret = ledger.secret  # a person stays one in every run: what is spent adds up
         else:
@@ -234,9 +258,10 @@ def run(
                 listener(summary, done.record)
 
         grouping = plan.kind == "group" and work
-        count = _count_of_jobs(jobs, len(photos) if grouping else len(work))
+        if going_on:
+            team.jobs = _count_of_jobs(jobs, len(photos) if grouping else len(work))
         try:
-            with _Team(options, count, keyring) as team:
+            with team:
                 if grouping:
                     every = _to_look_at(photos, drawn, folder)
                     looked = []
@@ -265,7 +290,7 @@ def run(
             summary.troubles.append((str(folder), "failed", error.fault))
         except KeyboardInterrupt:
             summary.interrupted = True
-        if summary.interrupted:
+        if summary.interrupted or summary.disk_full:
             _take_back_unlisted(work, folder)
         if options.rename and not summary.left:
             (folder / manifests.NAMES).unlink(missing_ok=True)
@@ -354,9 +379,9 @@ def handle(batch: Sequence[Work], protector: Protector) -> Iterator[Done]:
     for work in batch:
         start = time.perf_counter()
         try:
-            before = _sha256(work.path) if work.original and work.path.is_file() else ""
+            before = sha256_of(work.path) if work.original and work.path.is_file() else ""
             photo = _read(work, protector.options)
-            digest = before or (_sha256(work.path) if work.hashed else "")
+            digest = before or (sha256_of(work.path) if work.hashed else "")
             begun = sealing.begin(protector.options, protector.keyring)
             ready.append((work, photo, {"read": time.perf_counter() - start}, digest, begun))
             continue
@@ -504,7 +529,7 @@ def _take_back(work: Work) -> None:
 
 
 def _take_back_unlisted(work: Sequence[Work], folder: Path) -> None:
-    """Remove what an interruption left between a photo and its line: wherever it struck."""
+    """Remove what an interruption, or a full disk, left between a photo and its line."""
     listed = {line["name"] for line in manifests.read_lines(folder)}
     for one in work:
         if one.name not in listed:
@@ -532,10 +557,19 @@ def _keep(summary: Summary, line: Mapping[str, Any], source: str) -> None:
     summary.kept += 1
     faces = line.get("faces", [])
     summary.faces += len(faces)
-    covered = any("covered" in face.get("audit", {}) for face in faces)
-    if line["decision"] != "published" or covered:
+    published = line["decision"] == "published"
+    covered = 0
+    for face in faces if published else ():
+        if "covered" in face.get("audit", {}):
+            covered += 1
+        elif face.get("crop_scale", 0.0) > 1:
+            summary.soft += 1
+            summary.softest = max(summary.softest, face["crop_scale"])
+    summary.covered += covered
+    summary.kept_withheld += not published
+    if covered or not published:
         summary.kept_troubled += 1
-        decision = "covered" if line["decision"] == "published" else line["decision"]
+        decision = "covered" if published else line["decision"]
         summary.troubles.append((source, decision, line.get("reason", "")))
 
 
@@ -551,7 +585,7 @@ def check_boxes(drawn: Mapping[str, Drawn], items: Sequence[Input]) -> None:
     unknown = sorted(set(drawn) - {item.name for item in items})
     if unknown:
         raise UsageError(
-            f"--boxes names {len(unknown)} photos that are not among the inputs, such as {unknown[0]}",
+            f"--boxes names {count_of(len(unknown), 'photo')} not among the inputs, such as {unknown[0]}",
             hint="names are relative to the input folder, as `moretta detect --json` writes them",
         )
 
@@ -639,11 +673,6 @@ def _note(path: Path, source: str, done: Done) -> None:
         file.write(json.dumps(line) + "\n")  # ASCII: holds names that are no Unicode
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
     if jobs != "auto":
         if jobs < 1:
@@ -652,20 +681,31 @@ def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
     return min(_cores(), 8) if photos >= AUTO else 1
 
 
-def _prepared(options: Options, photos: int, jobs: int | Literal["auto"]) -> int | Literal["auto"]:
-    """Let the method make or refuse what it needs; return how many jobs its settings allow."""
+def prepared(
+    options: Options,
+    photos: int,
+    jobs: int | Literal["auto"],
+    listener: Callable[[int, int], None] | None,
+) -> tuple[int | Literal["auto"], int]:
+    """Let the method make or refuse what it needs.
+
+    listener: hears how many synthetic faces are drawn, and of how many, where that takes long; without
+    one none is drawn. Returns how many jobs the settings allow, and how many faces were to be drawn.
+    """
     chosen = method(options.method)
     own = chosen_settings(chosen, options.settings, strength=options.strength)
+    to_draw = 0
     if chosen.prepare and photos:
-        chosen.prepare(own, options.device, photos if options.identity == "per-photo" else 0)
+        faces = photos if options.identity == "per-photo" else 0
+        to_draw = chosen.prepare(own, options.device, faces, listener)
     if chosen.together is None or not chosen.together(own):
-        return jobs
+        return jobs, to_draw
     if jobs not in ("auto", 1):
         raise UsageError(
             f"--jobs is {jobs}, and {chosen.name} keeps faces apart within one process",
             hint="--jobs 1, or the option that asks for it: moretta methods " + chosen.name,
         )
-    return 1
+    return 1, to_draw
 
 
 def _cores() -> int:
@@ -686,7 +726,7 @@ class _Team:
     def __init__(self, options: Options, jobs: int, keyring: Keyring | None = None) -> None:
         self._options = options
         self._keyring = keyring
-        self._jobs = jobs
+        self.jobs = jobs
         self._protector: Protector | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._under_way: dict[Future[list[Any]], Sequence[Work]] = {}
@@ -696,6 +736,20 @@ class _Team:
 
     def __exit__(self, *_: object) -> None:
         self._dismiss()
+
+    @contextlib.contextmanager
+    def checked(self, *, when: bool) -> Iterator[None]:
+        """Build the networks now, so that what a method refuses is raised; end the workers at last."""
+        with self:
+            if when and self.jobs == 1:
+                self._built()
+            elif when:
+                self._pool = _pool(self._options, self.jobs, self._keyring)
+                try:
+                    self._pool.submit(_built_in_worker).result()
+                except BrokenProcessPool:  # a worker that dies costs a photo, not the run
+                    self._dismiss()
+            yield
 
     def each(
         self,
@@ -710,14 +764,18 @@ class _Team:
         """
         if not batches:
             return
-        if self._jobs > 1:
+        if self.jobs > 1:
             yield from self._in_processes(batches, act, lost)
             return
+        protector = self._built()
+        for batch in batches:
+            yield from act(batch, protector)
+
+    def _built(self) -> Protector:
         if self._protector is None:
             self._protector = Protector(self._options)
             self._protector.keyring = self._keyring
-        for batch in batches:
-            yield from act(batch, self._protector)
+        return self._protector
 
     def _in_processes(
         self,
@@ -735,11 +793,11 @@ class _Team:
             under_way: dict[Future[list[T]], Sequence[Work]] = {}
             self._under_way = under_way
             if self._pool is None:
-                self._pool = _pool(self._options, 1 if suspects else self._jobs, self._keyring)
+                self._pool = _pool(self._options, 1 if suspects else self.jobs, self._keyring)
             whole = False
             try:
                 while source or under_way:
-                    while source and len(under_way) < (1 if suspects else 2 * self._jobs):
+                    while source and len(under_way) < (1 if suspects else 2 * self.jobs):
                         future = self._pool.submit(_act_in_worker, act, source[-1])
                         under_way[future] = source[-1]
                         source.pop()  # only now: `submit` raises when a worker has died
@@ -787,27 +845,39 @@ def _pool(options: Options, jobs: int, keyring: Keyring | None) -> ProcessPoolEx
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(options, keyring),  # by a pipe: no key is in the list of processes
+        # by a pipe: no key is in the list of processes
+        initargs=(options, keyring, max(1, _cores() // jobs)),
     )
 
 
 _protector: Protector | Exception | None = None
 
 
-def _start_worker(options: Options, keyring: Keyring | None) -> None:
-    """Build this worker's networks once; a fault is kept for the first photo to report."""
+def _start_worker(options: Options, keyring: Keyring | None, threads: int) -> None:
+    """Build this worker's networks once; a fault is kept for the first photo to report.
+
+    threads: this worker's share of the cores. More of them than cores make every one slower.
+    """
     global _protector
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(ImportError):
-        import cv2
-
-        cv2.setNumThreads(1)
     try:
+        _take_threads(options, threads)
         _protector = Protector(options)
         _protector.keyring = keyring
     except Exception as error:  # noqa: BLE001 - a worker that dies here would hide the reason
         _protector = error
+
+
+def _take_threads(options: Options, threads: int) -> None:
+    """Let OpenCV, and torch where the method needs it, take `threads`, or what they have if less."""
+    import cv2
+
+    cv2.setNumThreads(min(threads, cv2.getNumThreads()))
+    if "torch" in method(options.method).needs:
+        import torch
+
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
 
 
 def _end_with_parent() -> None:
@@ -824,3 +894,9 @@ def _act_in_worker(
     if not isinstance(_protector, Protector):
         raise _protector or RuntimeError("this worker was never started")
     return list(act(batch, _protector))
+
+
+def _built_in_worker() -> None:
+    """Raise what this worker's networks were refused for."""
+    if isinstance(_protector, Exception):
+        raise _protector

@@ -98,11 +98,9 @@ def begin(options: Options, keyring: Keyring | None) -> Begun | None:
 
 def model_digest(method_name: str, settings: Mapping[str, Any]) -> bytes:
     """Return SHA-256 of what drew a photo: the method, its settings and its networks' files."""
-    catalogue = load.catalogue()
-    networks = sorted(
-        (one.name, one.bytes, one.sha256)
-        for one in (catalogue[name] for name in method(method_name).networks)
-    )
+    catalogue, chosen = load.catalogue(), method(method_name)
+    names = (*chosen.networks, *chosen.settings(**settings).networks)
+    networks = sorted((one.name, one.bytes, one.sha256) for one in (catalogue[n] for n in names))
     text = {"method": method_name, "settings": dict(settings), "networks": networks}
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).digest()
 

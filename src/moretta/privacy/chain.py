@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from moretta.errors import LogBroken
+from moretta.errors import LogBroken, count_of
 from moretta.privacy.keys import SigningKey, VerifyingKey
 
 START = "0" * 64
@@ -64,7 +64,9 @@ def verified(rows: Iterable[bytes], *, known: Iterable[Head] = ()) -> Head:
         if wanted.pop(head.lines, head.sha256) != head.sha256:
             raise LogBroken(f"line {place} is not the one that was kept elsewhere", hint=_HINT)
     if any(lines or sha256 != START for lines, sha256 in wanted.items()):
-        raise LogBroken(f"it has {head.lines} lines, and {max(wanted)} were there once", hint=_HINT)
+        raise LogBroken(
+            f"it once had {count_of(max(wanted), 'line')}, and has {head.lines} now", hint=_HINT
+        )
     return head
 
 

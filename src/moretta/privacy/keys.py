@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from moretta.errors import KeyRejected
+from moretta.errors import KeyRejected, count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -317,7 +317,7 @@ def from_bytes(content: bytes) -> AnyKey:
         return KeyFile(content)
     if not content.startswith(b"-----BEGIN "):
         raise KeyRejected(
-            f"it holds {len(content)} bytes; a key file holds exactly {SIZE}, or PEM",
+            f"it holds {count_of(len(content), 'byte')}; a key file holds exactly {SIZE}, or PEM",
             hint="make one: moretta key new FILE",
         )
     try:

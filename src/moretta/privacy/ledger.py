@@ -176,14 +176,19 @@ class Ledger:
             )
 
     def since(self, number: int) -> dict[str, float]:
-        """Return what all processes spent after a release: releases, epsilon, people, most on one."""
+        """Return what all processes spent after a release: releases, epsilon, people.
+
+        most_on_one: the largest epsilon on one person of the whole ledger. Who was refused or got a
+        remembered answer has no release, and is counted there all the same.
+        """
         with self._spoken():
             count, epsilon = self._db.execute(
                 "SELECT count(*), total(epsilon) FROM release WHERE id > ?", (number,)
             ).fetchone()
-        people = self.people(since=number)
-        most = people[0].epsilon if people else 0.0
-        return {"releases": count, "epsilon": epsilon, "people": len(people), "most_on_one": most}
+        everybody = self.people()
+        most = everybody[0].epsilon if everybody else 0.0
+        people = len(self.people(since=number))
+        return {"releases": count, "epsilon": epsilon, "people": people, "most_on_one": most}
 
     def last(self) -> int:
         """Return the number of the newest release, 0 if there is none."""
@@ -253,8 +258,8 @@ class Ledger:
             raise BudgetSpent(
                 f"epsilon {spent:g} of {charge.cap:g} is spent on this person, and a release costs "
                 f"{charge.epsilon:g}",
-                hint="--alias person releases once for all photos; epsilon 0 costs nothing; "
-                "--cap allows more; moretta budget show",
+                hint="epsilon 0 costs nothing; --cap allows more; identitydp --alias person releases once "
+                "for all photos; moretta budget show",
             )
         row = (members[0], what, charge.mechanism, charge.epsilon, charge.delta)
         number = self._db.execute(
