@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import moretta.cli
+
+PHOTO = Path(moretta.cli.__file__).with_name("astronaut.jpg")
 for package in ("scipy", "sklearn", "matplotlib", "jinja2"):
     pytest.importorskip(package)
 
@@ -34,7 +39,11 @@ def arguments(two_folders, report, *more):
         (["--recognisers", "sface,arcface"], "--recognisers is 'arcface'"),
         (["--trained-with", "dlip"], "did you mean dlib?"),
         (["--seed", "-1"], "--seed is -1"),
-        (["--identities", "nowhere.csv"], "cannot be read as labels"),
+        (
+            ["--identities", "nowhere.csv"],
+            "nowhere.csv cannot be read: No such file or directory\n",
+        ),
+        (["--identities", str(PHOTO)], "cannot be read as labels: it is not text in UTF-8\n"),
     ],
 )
 def test_wrong_options(moretta, two_folders, tmp_path, more, fault):
@@ -88,3 +97,16 @@ def test_self_test_counts_and_fails(moretta, monkeypatch):
     code, out, _ = moretta("evaluate", "--self-test")
     assert code == 1
     assert "G0 FAILED: a bad one: 1 (must be: 2)" in out
+
+
+def test_benchmark_makes_nothing_for_photos_that_are_not_there(moretta, tmp_path, scene, put):
+    (tmp_path / "void").mkdir()
+    put(tmp_path / "photos" / "a.png", scene)
+    for data, out in (("void", "bench"), ("nowhere", "bench"), ("photos", "photos/bench")):
+        code, _, err = moretta(
+            *("benchmark", "--methods", "solid", "--data", tmp_path / data),
+            *("--out", tmp_path / out),
+        )
+        assert code == 2
+        assert err.startswith("moretta: error: ")
+        assert not (tmp_path / out).exists()

@@ -109,7 +109,7 @@ def test_the_log_of_a_day(sealed, tmp_path):
     assert sealed("log", "sign", "--key", "signing.pem", "-o", "heads.jsonl")[0] == 0
     recover(sealed, "b", "--key", "my.key")
     code, out, _ = sealed("log", "verify", "--signed", "heads.jsonl", "--key", "signing.pem")
-    assert (code, "whole: 4 lines, 1 known heads passed" in out) == (0, True)
+    assert (code, "whole: 4 lines, 1 known head passed" in out) == (0, True)
     head = out.split("head ")[-1].strip()
     log = tmp_path / "state" / "moretta" / "access.jsonl"
     rows = log.read_bytes().splitlines(keepends=True)

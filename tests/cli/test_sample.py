@@ -30,7 +30,7 @@ def test_faces_and_latents_are_written_and_repeat(moretta, tmp_path):
     for name in ("0.png", "1.png"):
         files = few / name, more / f"0{name}"
         a, b = (np.asarray(Image.open(file), int) for file in files)
-        assert a.shape == (96, 96, 3)
+        assert a.shape == (128, 128, 3)
         np.testing.assert_array_equal(a, b)
         assert a.std() > 10
     latents = load_file(more / "latents.safetensors")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+import typer.main
+from typer.core import TyperCommand
 
 from moretta.errors import UsageError
 from moretta.methods import METHODS, method
@@ -15,43 +20,81 @@ from moretta.methods import METHODS, method
 Progress = Literal["auto", "text", "jsonl", "none"]
 
 
-def with_method_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add every method's own settings to a command, each in its method's panel of the help."""
-    signature = inspect.signature(function, eval_str=True)
-    plain = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    taken = {p.name for p in plain}
-    added = []
+class Command(TyperCommand):
+    """The command with every method's own settings, which are read when it is called or explained."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options; the first call adds the methods'."""
+        taken = {one.name for one in self.params}
+        if not taken.issuperset(_method_options()):
+            shape = inspect.Signature(
+                [p for p in _method_options().values() if p.name not in taken]
+            )
+
+            def methods() -> None: ...
+
+            methods.__signature__ = shape  # type: ignore[attr-defined]
+            methods.__annotations__ = {p.name: p.annotation for p in shape.parameters.values()}
+            apart = typer.Typer(add_completion=False)
+            apart.command()(methods)
+            self.params += typer.main.get_command(apart).params
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run; the methods' options, which typer's function does not know, go by `_given`."""
+        mine = _method_options()
+        _given.set({name: ctx.params.pop(name) for name in list(ctx.params) if name in mine})
+        return super().invoke(ctx)
+
+
+#: What the command line said of methods' own options, None where it said nothing.
+_given: ContextVar[Mapping[str, Any]] = ContextVar("given", default={})  # noqa: B039 - never changed
+
+
+@functools.cache
+def _method_options() -> dict[str, inspect.Parameter]:
+    """Return name -> option of all methods' settings; one that several have says each default."""
+    found: dict[str, dict[str, Any]] = {}
     for name in METHODS:
         for key, info in method(name).settings.model_fields.items():
-            if key in taken:
-                continue
-            taken.add(key)
-            kind = info.annotation if info.annotation in (int, float, bool) else str
-            text = f"{info.description} (default {info.default})"
-            option = typer.Option(
-                f"--{key.replace('_', '-')}", help=text, rich_help_panel=f"--method {name}"
-            )
-            added.append(
-                inspect.Parameter(
-                    key,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[kind | None, option],
-                )
-            )
-    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in plain]
-    function.__signature__ = signature.replace(parameters=[*keyword, *added])  # type: ignore[attr-defined]
-    function.__annotations__ = {p.name: p.annotation for p in [*plain, *added]}
-    return function
+            found.setdefault(key, {})[name] = info
+    return {key: _option(key, having) for key, having in found.items()}
 
 
-@with_method_options
+def _option(key: str, having: Mapping[str, Any]) -> inspect.Parameter:
+    first = next(iter(having.values()))
+    kind = first.annotation if first.annotation in (int, float, bool) else str
+    texts = {name: info.description for name, info in having.items()}
+    choices = {name: _choices(info) for name, info in having.items()}
+    defaults = {name: f"default {info.default}" for name, info in having.items()}
+    said = "; ".join(filter(None, (_each(choices), _each(defaults))))
+    option = typer.Option(
+        f"--{key.replace('_', '-')}",
+        help=f"{_each(texts)} ({said})",
+        rich_help_panel=f"--method {', '.join(having)}",
+    )
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type] # made at run time
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(key, keyword, default=None, annotation=annotation)
+
+
+def _choices(info: Any) -> str:
+    return " | ".join(get_args(info.annotation)) if get_origin(info.annotation) is Literal else ""
+
+
+def _each(said: Mapping[str, str]) -> str:
+    """Return what is said of all methods, once where it is the same, else with their names."""
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{name}: {text}" for name, text in said.items())
+
+
 def command(
     inputs: Annotated[
         list[str], typer.Argument(help="Files, folders (recursive) and quoted globs.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the protected photos.")
+        Path, typer.Option("--output", "-o", "--out", help="Folder for the protected photos.")
     ],
     method: Annotated[
         str | None, typer.Option(help="How faces are changed: " + ", ".join(METHODS) + ".")
@@ -73,7 +116,7 @@ def command(
     ledger: Annotated[
         Path | None,
         typer.Option(
-            help="File of the budgets, for identitydp; default in the user's data folder."
+            help="File of the budgets, for methods with an epsilon; default in the user's data folder."
         ),
     ] = None,
     config: Annotated[
@@ -145,7 +188,9 @@ def command(
     ] = False,
     jobs: Annotated[str, typer.Option(help="Worker processes, or auto.")] = "auto",
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; never downgraded.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Repeatable results.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeatable results; not for secrets drawn for each photo.")
+    ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(help="Larger photos are refused (default 250 million).")
     ] = None,
@@ -171,7 +216,6 @@ def command(
         str,
         typer.Option(help="auto (a bar on a terminal), text, jsonl or none; on standard error."),
     ] = "auto",
-    **own: Any,
 ) -> None:
     """Write a protected copy of each photo into a folder, with a record of every face.
 
@@ -181,6 +225,8 @@ def command(
     Example: [bold]moretta anonymize photos --output protected --method pixelate --strength 0.7[/bold]
     """
     from moretta.cli.show import Display, summary_table
+    from moretta.methods import method as found
+    from moretta.methods import settings as settings_of
     from moretta.pipeline.custody import keyring
     from moretta.pipeline.options import from_toml, normalised, options
     from moretta.pipeline.run import run
@@ -213,7 +259,7 @@ def command(
     }
     merged = normalised(given)
     merged.update({key: value for key, value in chosen.items() if value is not None})
-    own = {key: value for key, value in own.items() if value is not None}
+    own = {key: value for key, value in _given.get().items() if value is not None}
     if own:
         table = merged.get("settings", {})
         merged["settings"] = {**table, **own} if isinstance(table, dict) else table
@@ -224,10 +270,15 @@ def command(
     sealing = key or to or passphrase or key_table
     ring = keyring(key=key, to=to or (), how=passphrase, table=key_table) if sealing else None
     check(checked, ring)
+    chosen_method = found(checked.method)
+    own_settings = settings_of(chosen_method, checked.settings, strength=checked.strength)
+    if own_settings.weak:
+        print(f"moretta: warning: {own_settings.weak}", file=sys.stderr)  # noqa: T201
     if dry_run:
         from moretta.cli.dry import rehearse
 
-        raise typer.Exit(rehearse(inputs, output, checked, boxes=boxes, as_json=json))
+        code = rehearse(inputs, output, checked, boxes=boxes, jobs=count, as_json=json)
+        raise typer.Exit(code)
     with Display(progress) as display:
         summary = run(
             inputs,
@@ -241,7 +292,7 @@ def command(
             keyring=ring,
             listener=display,
         )
-    summary_table(summary, as_json=json)
+    summary_table(summary, as_json=json, spent_on=chosen_method.spent)
     raise typer.Exit(summary.exit_code)
 
 

@@ -19,7 +19,12 @@ SHOWN = ("method", "verdict", "best_attack", "top1", "top1_upper", "a8_top1", "f
 
 def command(
     data: Annotated[Path, typer.Option(help="Folder of photos, one folder a person.")],
-    out: Annotated[Path, typer.Option(help="Folder for outputs, reports and the comparison.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", "--out", help="Folder for outputs, reports and the comparison."
+        ),
+    ],
     methods: Annotated[
         str, typer.Option(help="NAME[:STRENGTH][,...], such as solid,pixelate:0.3,pixelate:0.9.")
     ] = "solid,pixelate,blur",
@@ -34,7 +39,7 @@ def command(
 
     Photos that a method withholds count as no output. An output that is there already is used again.
 
-    Example: [bold]moretta benchmark --methods solid,blur:0.5 --data photos --out bench[/bold]
+    Example: [bold]moretta benchmark --methods solid,blur:0.5 --data photos --output bench[/bold]
     """
     from moretta.evaluation import require_extra
 
@@ -44,12 +49,15 @@ def command(
     from moretta.evaluation.report.compare import comparison
     from moretta.photos.files import write_whole
     from moretta.photos.manifest import make_folder
+    from moretta.pipeline.inputs import listed
 
     _one_of("--profile", profile, PROFILES)
     _one_of("--scenario", scenario, SCENARIOS)
     if seed < 0:
         raise UsageError(f"--seed is {seed}", hint="0 or more")
     wanted = settings(methods)
+    if not any(item.photo for item in listed([data], output=out)):
+        raise UsageError(f"there is no photo in {data}", hint="one folder a person, photos in it")
     make_folder(out, hint="choose another name")
     reports: list[tuple[str, Report]] = []
     for label, name, strength in wanted:
@@ -95,7 +103,13 @@ def settings(text: str) -> list[tuple[str, str, float | None]]:
             raise UsageError(
                 f"--methods: {part!r} has no strength", hint="such as blur:0.5"
             ) from None
-        checked(method(name), {}, strength=strength)
+        chosen = method(name)
+        if strength is not None and chosen.strength is None:
+            raise UsageError(
+                f"--methods: {name} has no scale of strength",
+                hint=f"leave :{given} out: --methods {name}",
+            )
+        checked(chosen, {}, strength=strength)
         label = name if strength is None else f"{name}-{given}"
         if label in [each[0] for each in found]:
             raise UsageError(f"--methods names {part} twice", hint="once is enough")
@@ -107,9 +121,13 @@ def settings(text: str) -> list[tuple[str, str, float | None]]:
 
 def _protected(data: Path, folder: Path, name: str, strength: float | None, seed: int) -> None:
     from moretta.api import Anonymizer
+    from moretta.methods import method
+    from moretta.pipeline.custody import fleeting
 
     there = (folder / "manifest.jsonl").exists()
-    Anonymizer(name, strength=strength, seed=seed).run(data, folder, resume=there)
+    keyed = method(name).keyed  # such pictures come from a key, which the attackers do not get
+    maker = Anonymizer(name, strength=strength, seed=None if keyed else seed)
+    maker.run(data, folder, resume=there, keyring=fleeting() if keyed else None)
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

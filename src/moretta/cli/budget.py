@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json as jsons
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from moretta.errors import UsageError
+from moretta.errors import UsageError, count_of
 
 app = typer.Typer(
-    help="Show, export and reset the ledger of budgets, for identitydp.",
+    help="Show, export and reset the ledger of budgets: what methods with an epsilon released.",
     no_args_is_help=True,
     epilog="Example: moretta budget show",
 )
@@ -59,7 +60,9 @@ def show(
     if len(accounts) > LISTED:
         console.print(f"and {len(accounts) - LISTED} more; --json has all")
     console.print(
-        f"{len(accounts)} people, {remembered} answers remembered, in {path}", markup=False
+        f"{count_of(len(accounts), 'person', 'people')}, {count_of(remembered, 'answer')} remembered, "
+        f"in {path}",
+        markup=False,
     )
 
 
@@ -84,7 +87,7 @@ def export(
         raise UsageError(
             f"{file} cannot be written: {error.strerror}", hint="give the name of a new file"
         ) from error
-    print(f"{len(lines)} releases written to {file}")  # noqa: T201
+    print(f"{count_of(len(lines), 'release')} written to {file}")  # noqa: T201
 
 
 @app.command()
@@ -99,9 +102,17 @@ def merge(
     """
     _, book = _opened(ledger)
     with book:
+        for name in (kept, other):
+            if not book.spent(_person(book, name)).releases:
+                raise UsageError(
+                    f"nothing was released about a person named {name!r}: nothing is merged",
+                    hint="names are those of --persons folders or the CSV file; the ledger keeps none, but "
+                    "`moretta budget show --person NAME` tells what is spent on one",
+                )
         book.merge(_person(book, kept), _person(book, other))
         account = book.spent(_person(book, kept))
-    print(f"epsilon {account.epsilon:g} in {account.releases} releases is spent on {kept}")  # noqa: T201
+    released = count_of(account.releases, "release")
+    print(f"epsilon {account.epsilon:g} in {released} is spent on {kept}")  # noqa: T201
 
 
 @app.command()
@@ -127,8 +138,8 @@ def reset(
             asked = (
                 f"Forget all that was spent in {path}? Then caps hold no longer for these people"
             )
-            if not yes and not typer.confirm(asked):
-                raise typer.Exit(2)
+            if not yes and not _agreed(asked):
+                raise UsageError("nothing was reset: nobody agreed to it", hint="--yes confirms")
             book.clear()
         else:
             book.forget()
@@ -148,6 +159,14 @@ def _person(book: Any, name: str) -> str:
     from moretta.pipeline import budget, persons
 
     return budget.person(persons.identity_of(name, book.secret))
+
+
+def _agreed(asked: str) -> bool:
+    """Ask on the terminal. Without one, or when it is closed, nobody agrees."""
+    try:
+        return sys.stdin.isatty() and typer.confirm(asked, err=True)
+    except typer.Abort:
+        return False
 
 
 def _day(seconds: int) -> str:

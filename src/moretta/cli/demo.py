@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
-        "moretta-demo"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Folder to write to.")
+    ] = Path("moretta-demo"),
     method: Annotated[
         str | None, typer.Option(help="One method; all of them side by side without it.")
     ] = None,
@@ -27,10 +27,12 @@ def command(
     import numpy as np
 
     from moretta.api import Anonymizer
-    from moretta.methods import METHODS, missing
+    from moretta.cli.show import Display
+    from moretta.methods import METHODS, missing, settings
     from moretta.methods import method as by_name
     from moretta.photos.files import write_whole
     from moretta.photos.manifest import make_folder
+    from moretta.pipeline.custody import fleeting
 
     make_folder(output, hint="choose another name")
     before = photo()
@@ -39,10 +41,14 @@ def command(
         if not method and (lacking := missing(by_name(name))):
             print(f"{name}: left out, it needs {' and '.join(lacking)}")  # noqa: T201
             continue
-        if by_name(name).keyed:
-            print(f"{name}: left out, it needs a key: moretta key new FILE, then moretta anonymize")  # noqa: T201
-            continue
-        after, record = Anonymizer(name, seed=0).image(before)
+        chosen = by_name(name)
+        if chosen.prepare:  # what is drawn once for all runs takes a while, and says so
+            with Display("auto") as display:
+                chosen.prepare(settings(chosen), "auto", 1, display.drawing)
+        keyed = chosen.keyed
+        ring = fleeting() if keyed else None  # nobody will ask for this face again
+        maker = Anonymizer(name, seed=None if keyed else 0)
+        after, record = maker.image(before, keyring=ring)
         face = record.faces[0]
         cosine, known = face.audit["cosine"], face.audit["threshold"]
         judged = (

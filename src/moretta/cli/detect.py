@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from moretta.errors import PhotoError, UsageError, one_line
+from moretta.errors import PhotoError, UsageError, count_of, one_line
 
 
 def command(
@@ -98,7 +98,7 @@ def command(
             write_whole(target, _drawn(photo.pixels, faces))
     if json is not None:
         write_whole(json, "".join(line + "\n" for line in lines).encode())
-        print(f"{len(lines)} photos, {empty} without a face, {faults} not read: {json}")  # noqa: T201
+        print(f"{count_of(len(lines), 'photo')}, {empty} without a face, {faults} not read: {json}")  # noqa: T201
     raise typer.Exit(4 if faults else 3 if empty else 0)
 
 

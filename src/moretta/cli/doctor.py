@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
-
 import typer
 
 PACKAGES = (
@@ -26,6 +23,9 @@ def command() -> None:
 
     Example: [bold]moretta doctor[/bold]
     """
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     from moretta import __version__
 
     print(f"moretta {__version__}, Python {platform.python_version()}, {platform.platform()}")  # noqa: T201

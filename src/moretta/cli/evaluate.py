@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moretta.errors import UsageError, nearest
+from moretta.errors import UsageError, count_of, nearest
 
 PROFILES = ("quick", "standard", "full")
 SCENARIOS = ("bystander", "published", "series")
@@ -164,5 +164,5 @@ def _self_test() -> int:
         word = "passed" if gate.passed else "FAILED"
         print(f"{gate.id} {word}: {gate.what}: {gate.value} (must be: {gate.bound})")  # noqa: T201
     failed = sum(not gate.passed for gate in found)
-    print(f"{len(found) - failed} of {len(found)} gates passed")  # noqa: T201
+    print(f"{len(found) - failed} of {count_of(len(found), 'gate')} passed")  # noqa: T201
     return 1 if failed else 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moretta.errors import count_of
+
 if TYPE_CHECKING:
     from moretta.privacy.keys import AnyKey
 
@@ -74,7 +76,8 @@ def show(
         header = header_of(file)
         core = header.core
         table = ", needs its row in the key table" if core.shreddable else ""
-        print(f"{file}: sidecar, record {core.record_id.hex()}, {core.padded_len} bytes{table}")  # noqa: T201
+        size = count_of(core.padded_len, "byte")
+        print(f"{file}: sidecar, record {core.record_id.hex()}, {size}{table}")  # noqa: T201
         for slot in header.slots:
             kid = f" {slot.body[:8].hex()}" if slot.type == keys.RECIPIENT else ""
             print(f"  opens with: {names.get(slot.type, 'something newer')}{kid}")  # noqa: T201
@@ -150,7 +153,7 @@ def rotate(
             book.write("rotate", record=record, purpose="rotation", result="failed")
             continue
         book.write("rotate", record=record, purpose="rotation", result="done")
-        print(f"{one.name}: {slots} slots")  # noqa: T201
+        print(f"{one.name}: {count_of(slots, 'slot')}")  # noqa: T201
     raise typer.Exit(3 if faults else 0)
 
 
@@ -195,7 +198,7 @@ def shred(
 @app.command()
 def split(
     file: Annotated[Path, typer.Argument(help="Key file, or a recipient's private key.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the shares.")],
+    output: Annotated[Path, typer.Option("--output", "-o", "--out", help="Folder for the shares.")],
     need: Annotated[int, typer.Option(help="How many shares give the key back.")] = 3,
     of: Annotated[int, typer.Option(help="How many shares there are.")] = 5,
 ) -> None:
@@ -216,14 +219,15 @@ def split(
     for i, share in enumerate(shares, 1):
         target = output / f"share-{i:02d}-of-{of:02d}.txt"
         custody.write_key(target, share.encode() + b"\n")
-    print(f"{of} shares in {output}, any {need} of which give {_what(key)} {key.fingerprint} back")  # noqa: T201
+    made = f"{count_of(of, 'share')} in {output}"
+    print(f"{made}, any {need} of which give {_what(key)} {key.fingerprint} back")  # noqa: T201
     print(f"hand them out, then destroy {file}")  # noqa: T201
 
 
 @app.command()
 def combine(
     shares: Annotated[list[Path], typer.Argument(help="Files of shares, as many as are needed.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to make.")],
+    output: Annotated[Path, typer.Option("--output", "-o", "--out", help="File to make.")],
     kind: Annotated[str, typer.Option(help="What was split: file or recipient.")] = "recipient",
 ) -> None:
     """Make a key from its shares.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moretta.errors import count_of
+
 app = typer.Typer(no_args_is_help=True, help="The access log of recoveries: verify it, sign it.")
 Log = Annotated[
     Path | None, typer.Argument(help="The log (default ~/.local/state/moretta/access.jsonl).")
@@ -53,14 +55,15 @@ def verify(
             ) from None
         known += [chain.confirmed(row, checker) for row in rows]
     found = custody.AccessLog(log or custody.default_log()).verify(known)
-    print(f"whole: {found.lines} lines, {len(known)} known heads passed")  # noqa: T201
+    print(f"whole: {count_of(found.lines, 'line')}, {count_of(len(known), 'known head')} passed")  # noqa: T201
     print(f"head {found}")  # noqa: T201
 
 
 @app.command()
 def sign(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File of signed heads; a line is appended.")
+        Path,
+        typer.Option("--output", "-o", "--out", help="File of signed heads; a line is appended."),
     ],
     key: Annotated[Path, typer.Option(help="Signing key: moretta key new FILE --kind signing.")],
     log: Log = None,

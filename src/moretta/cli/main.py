@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,6 +24,7 @@ from moretta.cli import (
     recover,
     sample,
     styleid,
+    usage,
     weights,
 )
 from moretta.errors import MorettaError, one_line
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
-app.command("anonymize", epilog=EPILOG)(anonymize.command)
+app.command("anonymize", cls=anonymize.Command, epilog=EPILOG)(anonymize.command)
 app.command("detect", epilog=EPILOG)(detect.command)
 app.command("evaluate")(evaluate.command)
 app.command("benchmark")(benchmark.command)
@@ -84,12 +85,17 @@ def main() -> None:
 def at_the_rim(commands: typer.Typer, name: str) -> None:
     """Run commands as `name`; every fault is one clear line and a hint on standard error."""
     try:
-        commands()
+        code = commands(prog_name=name, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except MorettaError as error:
-        print(f"{name}: error: {error.fault}", file=sys.stderr)  # noqa: T201
-        if error.hint:
-            print(f"{name}: hint: {error.hint}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        _tell(error, name)
+    except usage.Misused as error:
+        if usage.help_shown(error):
+            sys.exit(2)
+        _tell(usage.explained(error, name), name)
+    except typer.Abort:
+        print(f"{name}: error: the input ended where an answer was asked for", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)
@@ -103,6 +109,13 @@ def at_the_rim(commands: typer.Typer, name: str) -> None:
         print(f"{name}: error: internal: {fault}", file=sys.stderr)  # noqa: T201
         print(f"{name}: hint: our fault; MORETTA_DEBUG=1 shows where", file=sys.stderr)  # noqa: T201
         sys.exit(1)
+
+
+def _tell(error: MorettaError, name: str) -> NoReturn:
+    print(f"{name}: error: {error.fault}", file=sys.stderr)  # noqa: T201
+    if error.hint:
+        print(f"{name}: hint: {error.hint}", file=sys.stderr)  # noqa: T201
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self
 
 import typer
 
+from moretta.errors import count_of
+
 app = typer.Typer(no_args_is_help=True, help="Draw synthetic faces to choose new ones from.")
 
 
@@ -15,7 +17,8 @@ app = typer.Typer(no_args_is_help=True, help="Draw synthetic faces to choose new
 def build(
     count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Faces in the pool.")] = 60_000,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder; the user's cache without it.")
+        Path | None,
+        typer.Option("--output", "-o", "--out", help="Folder; the user's cache without it."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Other faces for another seed.")] = 1,
     truncation: Annotated[
@@ -42,7 +45,8 @@ def build(
 
     if out is None and (seed, truncation) != (pools.SEED, pools.TRUNCATION):
         raise UsageError(
-            "--seed and --truncation make another pool than the usual one", hint="give it an --out"
+            "--seed and --truncation make another pool than the usual one",
+            hint="give it an --output",
         )
     networks = backends.digests(features)
     backend = backends.composer(device=device)
@@ -58,7 +62,9 @@ def build(
             truncation=truncation,
             listener=bar,
         )
-    print(f"{len(pool):,} synthetic faces: {folder.resolve()}")  # noqa: T201
+    held = count_of(len(pool), "synthetic face")
+    more = f", more than the {count:,} asked for; none is removed" if len(pool) > count else ""
+    print(f"{held}{more}: {folder.resolve()}")  # noqa: T201
 
 
 class Bar:
@@ -95,5 +101,5 @@ class Bar:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=count)
         elif done * 20 // count > self._last * 20 // count:
-            print(f"{done:,} of {count:,} faces", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"{done:,} of {count_of(count, 'face')}", file=sys.stderr, flush=True)  # noqa: T201
         self._last = done

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json as jsons
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from moretta.errors import count_of
 
 EPILOG = (
     "Exit codes: 0 all are there; 2 wrong use; 3 some sidecar did not open; 4 some was not bound to "
@@ -19,7 +21,9 @@ def command(
     photos: Annotated[
         list[Path], typer.Argument(help="Protected photos, their sidecars, or folders of them.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the originals.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Folder for the originals.")
+    ],
     purpose: Annotated[str, typer.Option(help="Why they are needed: goes to the access log.")],
     key: Annotated[
         list[Path] | None, typer.Option(help="Key file, or a recipient's private key; repeatable.")
@@ -58,12 +62,19 @@ def command(
     """
     from dataclasses import asdict
 
-    from moretta.errors import one_line
+    from moretta.errors import UsageError, one_line
+    from moretta.photos.manifest import MANIFEST, RUN
     from moretta.pipeline import custody
-    from moretta.pipeline.recover import Recovered, likenesses, listed, recover
+    from moretta.pipeline.likeness import drawn_with_a_key, likenesses
+    from moretta.pipeline.recover import Recovered, listed, recover
 
     why = custody.purpose(purpose)
-    sealed = listed(photos, sidecars)
+    for place in (output.absolute(), *output.absolute().parents):
+        if (place / MANIFEST).exists() and (place / RUN).exists():
+            raise UsageError(
+                f"{output} lies in {place}, a folder of protected photos",
+                hint="choose an --output outside of it: originals do not belong among what is shown",
+            )
     openers = custody.openers(key=key or (), how=passphrase)
 
     def show(done: Recovered) -> None:
@@ -71,30 +82,38 @@ def command(
             print(jsons.dumps(asdict(done)), flush=True)  # noqa: T201
             return
         good = done.outcome in ("recovered", "kept", "drawn")
-        status = f"{done.status}, " if done.status else ""
+        said: list[str] = [done.status] if done.status else []
+        if done.outcome != "unbound":  # the status says that already
+            said.append(done.outcome)
         place = f" as {one_line(done.original)}" if good else ""
-        text = f"{one_line(done.name)}: {status}{done.outcome}{place}: {one_line(done.reason)}"
+        text = f"{one_line(done.name)}: {', '.join(said)}{place}: {one_line(done.reason)}"
         print(text if good else f"moretta: {text}", file=sys.stdout if good else sys.stderr)
 
     if neural:
         from moretta.methods import method, require
 
         require(method("ifadit"))
-    counts = (likenesses if neural else recover)(
-        sealed,
-        output,
-        openers,
-        purpose=why,
-        log=custody.AccessLog(log or custody.default_log()),
-        table=custody.KeyTable(key_table) if key_table else None,
-        allow_unbound=allow_unbound,
-        listener=show,
-    )
+    how: dict[str, Any] = {
+        "purpose": why,
+        "log": custody.AccessLog(log or custody.default_log()),
+        "table": custody.KeyTable(key_table) if key_table else None,
+        "allow_unbound": allow_unbound,
+        "listener": show,
+    }
+    if neural:
+        counts = likenesses(drawn_with_a_key(photos, sidecars), output, openers, **how)
+    else:
+        counts = recover(listed(photos, sidecars), output, openers, **how)
     if not json:
         left = counts.sealed - counts.recovered - counts.kept - counts.drawn
-        what = "approximate likenesses" if neural else "originals"
+        what, several = (
+            ("approximate likeness", "approximate likenesses")
+            if neural
+            else ("original", "originals")
+        )
         done = counts.recovered + counts.kept + counts.drawn
-        print(f"{done} of {counts.sealed} {what} are in {output}")  # noqa: T201
+        print(f"{done} of {count_of(counts.sealed, what, several)} in {output}")  # noqa: T201
         if left:
-            print(f"moretta: {left} are not", file=sys.stderr)  # noqa: T201
+            verb = "is" if left == 1 else "are"
+            print(f"moretta: {left} {verb} not there: the lines above say why", file=sys.stderr)  # noqa: T201
     raise typer.Exit(counts.exit_code)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moretta.errors import count_of
+
 
 def command(
     out: Annotated[Path, typer.Option("--output", "-o", "--out", help="Folder to write to.")],
@@ -64,4 +66,4 @@ def command(
     latents = {name: torch.cat(parts).contiguous() for name, parts in kept.items()}
     about = {"seed": str(seed), "truncation": str(truncation), "count": str(count)}
     write_whole(out / "latents.safetensors", save(latents, about))
-    print(f"{count} faces and latents.safetensors: {out.resolve()}")  # noqa: T201
+    print(f"{count_of(count, 'face')} and latents.safetensors: {out.resolve()}")  # noqa: T201

@@ -8,9 +8,10 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
-from moretta.errors import one_line
+from moretta.errors import count_of, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from moretta.pipeline.run import Summary
@@ -28,6 +29,7 @@ class Display:
         self._bar: Any = None
         self._task: Any = None
         self._start = self._last = time.monotonic()
+        self._drawing = False
 
     def __enter__(self) -> Self:
         if self._kind == "bar":
@@ -61,14 +63,32 @@ class Display:
         if self._bar is not None:
             self._bar.__exit__(kind, value, trace)
 
+    def drawing(self, done: int, count: int) -> None:
+        """Show how many synthetic faces are drawn: before the first photo, and once for all runs."""
+        now = time.monotonic()
+        if self._kind == "bar":
+            text = "synthetic faces to choose from, drawn once"
+            self._bar.update(self._task, total=count, completed=done, counts=text)
+        elif self._kind == "jsonl":
+            print(json.dumps({"drawn": done, "of": count}), file=sys.stderr, flush=True)  # noqa: T201
+        elif self._kind == "text" and (not self._drawing or now - self._last >= EVERY):
+            self._last = now
+            text = f"drawing synthetic faces to choose from, once: {done} of {count}"
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+        self._drawing = done < count
+        self._start = now  # the pace is that of photos
+
     def __call__(self, summary: Summary, record: PhotoRecord | None) -> None:
         """Show how far the run is; `record` is the photo that was just done."""
+        if not summary.inputs and summary.to_draw:
+            self.drawing(summary.drawn, summary.to_draw)
+            return
         now = time.monotonic()
         done = summary.inputs - summary.left
         fresh = summary.published + summary.withheld + summary.failed
         pace = fresh / max(now - self._start, 1e-9)
         if self._kind == "bar":
-            counts = f"{summary.faces} faces, {summary.withheld} withheld, {pace:.1f} photos/s"
+            counts = f"{count_of(summary.faces, 'face')}, {summary.withheld} withheld, {pace:.1f} photos/s"
             if summary.looked and not fresh:
                 counts = f"first look: {summary.looked}"
             self._bar.update(self._task, total=summary.inputs, completed=done, counts=counts)
@@ -89,20 +109,23 @@ class Display:
         elif self._kind == "text" and summary.looked and not fresh:
             if now - self._last >= EVERY:
                 self._last = now
-                text = f"first look at {summary.looked} of {summary.inputs} photos"
+                text = f"first look at {summary.looked} of {count_of(summary.inputs, 'photo')}"
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
         elif self._kind == "text" and record is not None and now - self._last >= EVERY:
             self._last = now
             left = summary.left / pace if pace else 0
             text = (
-                f"{done} of {summary.inputs} photos, {summary.faces} faces, {summary.withheld} "
-                f"withheld, {pace:.1f} photos/s, {left:.0f} s left"
+                f"{done} of {count_of(summary.inputs, 'photo')}, {count_of(summary.faces, 'face')}, "
+                f"{summary.withheld} withheld, {pace:.1f} photos/s, {left:.0f} s left"
             )
             print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def summary_table(summary: Summary, *, as_json: bool) -> None:
-    """Print the counts, which add up to the inputs, and name what was not simply published."""
+def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = ()) -> None:
+    """Print the counts, which add up to the inputs, and name what was not simply published.
+
+    spent_on: lines that say what an epsilon that was spent covers.
+    """
     if as_json:
         counts = {k: v for k, v in asdict(summary).items() if k != "troubles"}
         counts |= {"left": summary.left, "exit_code": summary.exit_code}
@@ -122,6 +145,7 @@ def summary_table(summary: Summary, *, as_json: bool) -> None:
         ("withheld", summary.withheld),
         ("could not be read or written", summary.failed),
         ("done by an earlier run", summary.kept),
+        ("of these withheld", summary.kept_withheld),
         ("left undone", summary.left),
     ]
     from rich.console import Console
@@ -136,16 +160,23 @@ def summary_table(summary: Summary, *, as_json: bool) -> None:
     table.add_row("[bold]photos in[/bold]", f"[bold]{summary.inputs}[/bold]")
     if summary.not_photos:
         table.add_row("other files, left alone", str(summary.not_photos))
+    if summary.links_outside:
+        table.add_row("links out of the inputs, left alone", str(summary.links_outside))
+    if summary.others_in_output:
+        label = "files in the output folder that are not ours, left alone"
+        table.add_row(label, str(summary.others_in_output))
     table.add_row("faces", str(summary.faces))
     table.add_row("of these covered by policy", str(summary.covered))
     if summary.spent:
+        spent = summary.spent
         said = (
-            "{epsilon:g} in {releases} releases on {people} people; most on one, with earlier runs: "
-            "{most_on_one:g}"
+            f"{spent['epsilon']:g} in {count_of(spent['releases'], 'new release')} on "
+            f"{count_of(spent['people'], 'person', 'people')}; most on one in the ledger: "
+            f"{spent['most_on_one']:g}"
         )
-        table.add_row("epsilon spent", said.format(**summary.spent))
-        table.add_row("", "it covers the identity vector alone: see the leak floor at epsilon 0 in")
-        table.add_row("", "docs/identitydp.md; moretta budget show")
+        table.add_row("epsilon spent", said)
+        for line in spent_on:
+            table.add_row("", line)
     if summary.soft:
         label = f"of these softer than their photos, up to {summary.softest:.1f} times"
         table.add_row(label, str(summary.soft))

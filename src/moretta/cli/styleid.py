@@ -17,7 +17,9 @@ def root() -> None:
 
 @app.command()
 def rank(
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: NAME.safetensors.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="File to write: NAME.safetensors.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option(help="Folder with wide.zip (docs/training.md); synthetic faces without it."),
@@ -44,7 +46,7 @@ def rank(
     For channels of S, numbers, half rows and rows of W+, and regions of the picture. An interrupted
     call goes on where it was. The file belongs to the weights it was measured on.
 
-    Example: [bold]moretta styleid rank --data crops --out ranking.safetensors[/bold]
+    Example: [bold]moretta styleid rank --data crops --output ranking.safetensors[/bold]
     """
     import sys
 
@@ -53,7 +55,7 @@ def rank(
     if how not in ("sketch", "exact"):
         raise UsageError(f"--how is {how}", hint="sketch or exact")
     if out.suffix != ".safetensors":
-        raise UsageError(f"--out is {out}", hint="a name that ends in .safetensors")
+        raise UsageError(f"--output is {out}", hint="a name that ends in .safetensors")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", hint="make it first")
     for given in (data, weights):

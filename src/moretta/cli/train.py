@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moretta.errors import count_of
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -20,7 +22,7 @@ app = typer.Typer(
 def root() -> None:
     """Train Moretta's networks: formats and advice are in docs/training.md.
 
-    Example: [bold]moretta-train composer --config composer-96 --data crops --output run --minutes 60[/bold]
+    Example: [bold]moretta-train composer --config composer-128 --data crops --output run --minutes 60[/bold]
     """
 
 
@@ -53,7 +55,7 @@ def composer(
 ) -> None:
     """Train the composer: surroundings, points, a code and an identity in, a face out.
 
-    Example: [bold]moretta-train composer --config composer-96 --data crops --output run --minutes 60[/bold]
+    Example: [bold]moretta-train composer --config composer-128 --data crops --output run --minutes 60[/bold]
     """
     from moretta.errors import DeviceError, UsageError
 
@@ -80,12 +82,15 @@ def composer(
         device=device,
         seed=seed,
     )
-    print(f"{trainer.seen:,} crops seen in {trainer.step:,} steps; see {out.resolve()}")  # noqa: T201
+    seen, steps_done = count_of(trainer.seen, "crop"), count_of(trainer.step, "step")
+    print(f"{seen} seen in {steps_done}; see {out.resolve()}")  # noqa: T201
 
 
 @app.command()
 def reader(
-    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
+    ],
     data: Annotated[
         Path | None, typer.Option(help="Folder with wide.zip; painted faces without it.")
     ] = None,
@@ -95,27 +100,88 @@ def reader(
 ) -> None:
     """Train the reader of neural recovery: again after every change of the composer.
 
-    Example: [bold]moretta-train reader --data crops --out reader.safetensors[/bold]
+    Example: [bold]moretta-train reader --data crops --output reader.safetensors[/bold]
     """
     _needs_torch()
     from moretta.training import reader as recipe
 
     told = recipe.run(data, out, count=count, minutes=minutes, seed=seed)
-    print(f"{told['drawn']:,.0f} faces drawn; cosine of what is read to what was drawn,")  # noqa: T201
+    drawn = count_of(int(told["drawn"]), "face")
+    print(f"{drawn} drawn; cosine of what is read to what was drawn,")  # noqa: T201
     print(f"held out: {told['uncorrected']:.3f} uncorrected, {told['corrected']:.3f} corrected")  # noqa: T201
     print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
 
 
 @app.command()
+def swapper(
+    out: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with wide.zip; painted faces without it.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="How long this call trains.")] = 12,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of this call, instead of minutes.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=64, help="Crops to learn from.")] = 6000,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this --output.")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Another composer's file than the bundled one.")
+    ] = None,
+    ranking: Annotated[Path | None, typer.Option(help="The ranking of --weights.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of a new run.")] = 0,
+) -> None:
+    """Train the swapper of styleid: again after every change of the composer or its ranking.
+
+    Example: [bold]moretta-train swapper --data crops --output swapper.safetensors --minutes 12[/bold]
+    """
+    import hashlib
+
+    from moretta.errors import UsageError
+
+    _needs_torch()
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--output is {out}", hint="a name that ends in .safetensors")
+    for given in (weights, ranking):
+        if given is not None and not given.is_file():
+            raise UsageError(f"there is no file {given}", hint="check --weights and --ranking")
+    from moretta.training import swapper as recipe
+
+    told = recipe.run(
+        data,
+        out,
+        minutes=minutes,
+        steps=steps,
+        count=count,
+        seed=seed,
+        resume=resume,
+        weights=weights,
+        ranking=ranking,
+    )
+    print(f"{count_of(int(told.pop('steps')), 'step')}; held out, cosines and attribute distance:")  # noqa: T201
+    for name, value in told.items():
+        print(f"{name}: {value:.3f}")  # noqa: T201
+    content = out.read_bytes()
+    print("put it at its place, and its hash and size into catalogue.toml:")  # noqa: T201
+    sha = hashlib.sha256(content).hexdigest()
+    print(f"{out.resolve()}: {len(content):,} bytes, sha256 {sha}")  # noqa: T201
+
+
+@app.command()
 def flow(
-    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
+    ],
     minutes: Annotated[float, typer.Option(min=0, help="How long it trains.")] = 12,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train the flow that `ifadit --pseudonym flow` is compared with; no photo is needed.
 
-    Example: [bold]moretta-train flow --out flow.safetensors --steps 3000[/bold]
+    Example: [bold]moretta-train flow --output flow.safetensors --steps 3000[/bold]
     """
     _needs_torch()
     from moretta.training import flow as recipe
@@ -139,7 +205,10 @@ def _needs_torch() -> None:
 @app.command()
 def features(
     data: Annotated[Path, typer.Option(help="Folder with faces-144.zip and wide.zip.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for what is gathered, and weights.")],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", "--out", help="Folder for what is gathered, and weights."),
+    ],
     minutes: Annotated[float, typer.Option(min=0, help="Of training, after gathering.")] = 10,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
     tight: Annotated[int, typer.Option(min=8, help="Labelled crops to learn from.")] = 4000,
@@ -149,7 +218,7 @@ def features(
 ) -> None:
     """Train the attribute features of falco, and print agreement with held-out labels.
 
-    Example: [bold]moretta-train features --data crops --out run --minutes 10[/bold]
+    Example: [bold]moretta-train features --data crops --output run --minutes 10[/bold]
     """
     from moretta.errors import UsageError
 
