@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -64,6 +66,13 @@ def test_a_changed_face_among_other_changed_faces_is_a_change(textured):
     anon[:, :60] = 0
     anon[:, 180:] = 255
     assert faces.was_changed(textured, anon, face(90, 70, 60))
+
+
+def test_a_box_that_covers_most_of_the_photo_is_a_change_and_no_new_colour(textured):
+    """Half of the photos under a black box twice as large as the face were called untouched."""
+    anon = textured.copy()
+    anon[4:-4, 4:-4] = 0
+    assert faces.was_changed(textured, jpeg(anon, 90), face(90, 70, 60))
 
 
 @pytest.mark.parametrize(
@@ -205,3 +214,19 @@ def test_vectors_are_made_once_a_picture():
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1)
     embed.vectors(network, crops, cache=cache, flip=True)
     assert network.seen == 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is it asked for")
+def test_freed_memory_goes_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    kept, freed = [], []
+    for _ in range(3000):
+        freed.append(bytearray(100_000))
+        kept.append(bytearray(600))  # it lies above, and lives on
+    freed.clear()
+    before = resident()
+    faces.give_back()
+    assert len(kept) == 3000
+    assert before - resident() > 150

@@ -92,3 +92,16 @@ def test_paired_differences_are_narrower_than_unpaired():
 def test_the_same_seed_gives_the_same_interval():
     values = np.random.default_rng(4).uniform(0, 1, 50)
     assert intervals.over_people(values, seed=5) == intervals.over_people(values, seed=5)
+
+
+def test_what_is_no_rate_gets_no_interval_of_rates():
+    """Angles of 2 of 180 degrees, all nearly alike: Wilson's interval would be ten times too wide."""
+    rng = np.random.default_rng(3)
+    held = 0
+    for trial in range(150):
+        degrees = np.clip(rng.normal(2, 0.5, 100), 0, 180) / 180
+        found = intervals.over_people(degrees, seed=trial, rate=False)
+        held += found.lo <= 2 / 180 <= found.hi
+        assert found.hi - found.lo < 0.3 / 180
+        assert intervals.over_people(degrees, seed=trial).hi - found.hi > 1 / 180
+    assert held >= 133

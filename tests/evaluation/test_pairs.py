@@ -59,9 +59,9 @@ def test_labels_from_a_file(put_all, tmp_path):
         ("", "has the columns none"),
         ("file,person\n1.jpg,\n", "line 2 has no file or no person"),
         ("file,person\n1.jpg,x\n1.jpg,y\n", "line 3: 1.jpg has two people"),
-        ("file,person\nnowhere.jpg,x\n", "none of its 1 files"),
+        ("file,person\nnowhere.jpg,x\n", "none of its 1 file"),
         (b"file,person\n\xff\xfe,x\n", "cannot be read as labels"),
-        (None, "cannot be read as labels"),
+        (None, "cannot be read: No such file"),
     ],
 )
 def test_labels_that_cannot_be_used(put_all, tmp_path, text, fault):

@@ -168,6 +168,30 @@ def test_what_cannot_be_attacked_is_counted(run, people_on_disk, drawn_networks)
     assert report.data.photos == 82 - 6
 
 
+def test_the_headline_is_the_mean_over_releases(people_on_disk, drawn_networks):
+    before, first = people_on_disk(pixelated)
+    _, second = people_on_disk(blocked, name="second")
+    options = {**QUICK, "again": (second,)}
+    one, both = (evaluate(before, first, Options(**given)) for given in (QUICK, options))
+    assert one.headline.releases == []
+    assert both.headline.attack == one.headline.attack
+    weak, strong = both.headline.releases
+    assert weak == one.headline.top1.v
+    assert strong < weak - 0.25  # a black face in the second release: the mean must feel it
+    assert both.headline.top1.v == pytest.approx((weak + strong) / 2, abs=1e-6)
+    assert "mean of 2 releases" in both.headline.sentence
+    assert "mean of 2 releases" in page(both)
+
+
+def test_a_further_release_holds_every_photo_at_its_size(people_on_disk, drawn_networks):
+    before, first = people_on_disk(pixelated)
+    _, second = people_on_disk(pixelated, name="second")
+    wrong = second / "person 3" / "1.png"
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(wrong)
+    with pytest.raises(UsageError, match="does not show"):
+        evaluate(before, first, Options(**QUICK, again=(second,)))
+
+
 def test_missed_faces_stay_in(run, people_on_disk, drawn_networks):
     before, after = people_on_disk(blocked)
     whole = run(blocked)

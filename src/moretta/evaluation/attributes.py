@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.errors import WeightsRejected
+from moretta.errors import WeightsRejected, count_of
 from moretta.evaluation import faces, readers
 from moretta.evaluation.intervals import Estimate, over_people
 from moretta.evaluation.report.schema import Subgroup, UtilityPart
@@ -224,11 +224,11 @@ def over_everybody(
 ) -> UtilityPart:
     """Return a figure's mean over people, values (n,) of `people` (n,), with its interval.
 
-    scale: what one stands for in the values, so that the interval is of shares.
+    unit: "share" where values count yes and no, photo by photo; scale: what one stands for in them.
     """
     if len(values):
         own = _by_person(values, people) / scale
-        estimate = over_people(own, seed=derived_seed(seed, "utility", name))
+        estimate = over_people(own, seed=derived_seed(seed, "utility", name), rate=unit == "share")
     else:
         estimate = Estimate(float("nan"), float("nan"), float("nan"))
     return UtilityPart(
@@ -393,7 +393,7 @@ def learning(
                     n=len(test),
                     net=f"{name}, labels of gender",
                     definition="balanced accuracy over people of E, logistic regression on vectors "
-                    f"of {len(train)} faces of T",
+                    f"of {count_of(len(train), 'face')} of T",
                 )
             )
     return parts, []

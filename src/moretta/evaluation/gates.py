@@ -461,7 +461,7 @@ def other_order() -> Gate:
     from PIL import Image
 
     from moretta.evaluation.pairs import Pair
-    from moretta.evaluation.sidechannels import side_channels
+    from moretta.evaluation.sidechannels import NAMED, side_channels
 
     where = layout(FEWER)
     clear = drawn(where)
@@ -486,7 +486,7 @@ def other_order() -> Gate:
         Image.new("RGB", (8, 8)).save(path, exif=exif)
         pair = Pair(name="a.jpg", person="ada example", original=path, released=path)
         said = side_channels([pair])
-    seen = any("name the person" in line for line in said)
+    seen = any(line.startswith(NAMED) for line in said)
     return Gate(
         id="G12",
         what="order and names change nothing; a name in the metadata is seen",

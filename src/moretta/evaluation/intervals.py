@@ -32,19 +32,23 @@ class Estimate:
     hi: float
 
 
-def over_people(values: Floats, *, seed: int, weights: Floats | None = None) -> Estimate:
+def over_people(
+    values: Floats, *, seed: int, weights: Floats | None = None, rate: bool = True
+) -> Estimate:
     """Return the mean over people with a 95 % interval.
 
     values: (people,) each person's own mean, 0..1. weights: (people,) how much each counts; equal by
     default. Percentile bootstrap of DRAWS draws of people; near 0 and 1 Wilson's interval with
     n* = p (1 - p) / Var, at most the number of people. Zero everywhere gives at least 3 / people.
+    rate: the values are shares of yes and no. Lengths and angles are not: they have no edge to be
+    near, and always get the bootstrap.
     """
     count = len(values)
     if count == 0:
         return Estimate(float("nan"), float("nan"), float("nan"))
     m = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     mean = float((m * values).sum() / m.sum())
-    if NEAR_EDGE <= mean <= 1 - NEAR_EDGE:
+    if not rate or NEAR_EDGE <= mean <= 1 - NEAR_EDGE:
         drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), DRAWS)
         total = drawn @ m
         means = (drawn @ (m * values))[total > 0] / total[total > 0]

@@ -127,6 +127,7 @@ class Row:
     searchers: Ints | None = None  # (probes,) column of the right person
     values: Floats | None = None  # each E person's own top-1, in the order of the people
     margins: tuple[tuple[int, float], ...] = ()  # (row, right score - best wrong one)
+    releases: tuple[float, ...] = ()  # top-1 of each release, where several were averaged
 
     @property
     def limited(self) -> bool:
@@ -352,6 +353,28 @@ def scored(candidate: Candidate, rule: ranking.Rule, layout: Layout, row: Row, *
         first = searched.argmax(1)
         row = replace(row, image_top1=float((columns[first] == np.flatnonzero(probe)).mean()))
     return row if candidate.closed else _verified(candidate, layout, row, scores)
+
+
+def over_releases(rows: Sequence[Row], *, seed: int) -> Row:
+    """Return the first row with its top-1 averaged over releases of the same photos, person by person.
+
+    rows: one attack, learnt and chosen anew on each release. What a method draws by chance is then in
+    the mean and, through the people, in the interval. Evaluation.md 9: at least 3 for a headline.
+    """
+    first = rows[0]
+    values = [row.values for row in rows if row.values is not None]
+    if first.all is None or first.values is None or len(values) < 2:
+        return first
+    mean: Floats = np.mean(values, axis=0)
+    top1 = over_people(mean, seed=derived_seed(seed, "bootstrap"))
+    bounds = (ranking.normalised(value, first.chance) for value in (top1.v, top1.lo, top1.hi))
+    return replace(
+        first,
+        all=replace(first.all, top1=top1),
+        normalised=Estimate(*bounds),
+        values=mean,
+        releases=tuple(float(own.mean()) for own in values),
+    )
 
 
 def watchlist(by_person: Floats, own: Ints, *, seed: int) -> Watch | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.errors import PhotoError, UsageError, one_line
+from moretta.errors import PhotoError, UsageError, count_of, one_line
 from moretta.photos.files import SUFFIXES, read_photo
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _people(
             reserved |= {person} if (row.get("part") or "").strip() == "B" else set()
     if not people:
         raise UsageError(
-            f"{identities}: none of its {len(rows)} files is in {folder}",
+            f"{identities}: none of its {count_of(len(rows), 'file')} is in {folder}",
             hint="paths are relative to the folder of the originals",
         )
     return people, frozenset(reserved), unknown
@@ -180,7 +180,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             table = csv.DictReader(file)
             rows: list[dict[str, Any]] = list(table)
             columns = table.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", hint="check --identities"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} cannot be read as labels: it is not text in UTF-8", hint="a CSV file in UTF-8"
+        ) from error
+    except csv.Error as error:
         raise UsageError(
             f"{path} cannot be read as labels: {error}", hint="a CSV file in UTF-8"
         ) from error

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from moretta.errors import count_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,6 +38,7 @@ HARMLESS = frozenset(  # what every encoder writes
         "chromaticity",
     ]
 )
+NAMED = "the person's name in the metadata of"  # how such a sentence begins
 LEAST_NAME = 3  # letters of a label that are looked for: shorter ones are everywhere
 
 
@@ -71,7 +74,7 @@ def side_channels(pairs: Sequence[Pair]) -> list[str]:
         kinds.update(found.keys())
         name, text = pair.person.lower(), " ".join(found.values()).lower()
         named += len(name) >= LEAST_NAME and name in text
-    said = [f"{n} released files carry {kind} data" for kind, n in sorted(kinds.items())]
+    said = [f"{kind} data in {count_of(n, 'released file')}" for kind, n in sorted(kinds.items())]
     if named:
-        said.append(f"{named} released files name the person in their metadata")
+        said.append(f"{NAMED} {count_of(named, 'released file')}")
     return said

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moretta.errors import count_of
 from moretta.evaluation.attackers import ATTACKERS, decides
 from moretta.evaluation.intervals import Estimate, paired_difference
 from moretta.evaluation.ladder import SHUFFLES
@@ -92,15 +93,19 @@ def verdict(
         notes = (f"{without_output:.1%} of the photos have no output", *notes)
     elif best.all.people < LEAST_PEOPLE:
         words, light = "insufficient", "grey"
-        notes = (f"{best.all.people} people in part E; {LEAST_PEOPLE} are needed", *notes)
+        notes = (
+            f"{count_of(best.all.people, 'person', 'people')} in part E; {LEAST_PEOPLE} are needed",
+            *notes,
+        )
     top = best.all.top1
+    over = f", mean of {count_of(len(best.releases), 'release')}" if best.releases else ""
     highest = max(offered, key=_upper)
     sentence = (
         f"Of the attacks that count in scenario {scenario}, none that we ran exceeded "
-        f"{_upper(highest):.1%} top-1 among {best.size} people (chance "
+        f"{_upper(highest):.1%} top-1 among {count_of(best.size, 'person', 'people')} (chance "
         f"{best.chance:.1%}; upper 95 % bound of {highest.attack} with {highest.recogniser}). "
         f"The one that was best on part V, {best.attack} with {best.recogniser}, named "
-        f"{top.v:.1%} of the people on part E, 95 % interval {top.lo:.1%} to {top.hi:.1%}; "
+        f"{top.v:.1%} of the people on part E{over}, 95 % interval {top.lo:.1%} to {top.hi:.1%}; "
         f"its upper bound decides."
     )
     return Verdict(

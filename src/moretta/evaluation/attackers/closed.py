@@ -6,6 +6,7 @@ Nothing is learnt from part T.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +21,16 @@ WEIGHTS = (1.0, 30.0)  # C: the inverse of the penalty
 
 def scores(vectors: Floats, people: Ints, probes: Ints, gallery: Ints, weight: float) -> Floats:
     """Return each gallery photo's person's log-probability, (probes, gallery)."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     scale = vectors.shape[1] ** 0.5
     owners = people[gallery]
     model = LogisticRegression(C=weight, max_iter=200)
-    model.fit(vectors[gallery] * scale, owners)
+    with warnings.catch_warnings():  # one or two photos a person are what an attacker has here
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 rounds are his budget
+        model.fit(vectors[gallery] * scale, owners)
     found = model.predict_log_proba(vectors[probes] * scale)
     logs: Floats = np.maximum(found, -700)[:, np.searchsorted(model.classes_, owners)]
     return logs

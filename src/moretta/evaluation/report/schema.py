@@ -236,6 +236,7 @@ class Headline(Part):
     above_a8: Difference | None
     people: int
     probes: int
+    releases: list[float | None] = []  # top-1 of each release that top1 is the mean of; none: one
     band_version: int = BANDS
 
 
