@@ -6,7 +6,8 @@ One photo a person, people with two photos or more; the face nearest the centre.
 its own, another person's and random identities, and once with each source of a leak replaced: another
 person's surroundings are the floor (their face under the same mask), an average face, points of the
 template, no attribute code. Pasted back through the pipeline's mask, then compared by recognisers that
-trained nothing (SFace; FaceNet where its file is found) with the same photo and with another one.
+trained nothing (SFace; FaceNet where its file is found) with the same photo and with another one. At
+the end, photos as `newface` releases them, after the judge's second thoughts.
 
 Writes figures.json and, outside the repository, sheet.png.
 """
@@ -25,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from people import faces_of
+from people import faces_of, found_again
 from PIL import Image
 
 from moretta.api import Anonymizer
@@ -36,10 +37,18 @@ from moretta.faces.recognise import Recogniser
 from moretta.methods import method
 from moretta.networks import pool as pools
 from moretta.networks.traits import TraitsHead
+from moretta.pipeline.options import options
+from moretta.pipeline.protect import Picture, Protector
 from moretta.weights import load
 from moretta.weights.backends import composer
 
 FAR = ("1e-2", "1e-3", "1e-4")
+RELEASED = {  # through the whole pipeline: what the judge knows is drawn anew, then covered
+    "released": {},
+    "released, level 1": {"level": 1},
+    "released, level 2": {"level": 2},
+    "released, match none": {"match": "none"},
+}
 
 
 def main() -> None:
@@ -140,7 +149,7 @@ def main() -> None:
         ]
     ]
 
-    def measure(name: str, drawn: np.ndarray, asked: torch.Tensor | None) -> None:
+    def pasted_in(drawn: np.ndarray) -> list[np.ndarray]:
         pasted = []
         for (photo, face, _, _), view, edited in zip(people, views, drawn, strict=True):
             canvas = photo.copy()
@@ -152,21 +161,18 @@ def main() -> None:
             )
             crops.paste(canvas, edited, view, alpha, bounds)
             pasted.append(canvas)
+        return pasted
+
+    def measure(name: str, pasted: list[np.ndarray], asked: torch.Tensor | None) -> None:
         row: dict[str, Any] = {}
         for key, recogniser in recognisers.items():
             after = np.concatenate(
                 [recogniser.embed(p, [f]) for p, (_, f, _, _) in zip(pasted, people, strict=True)]
             )
             row[key] = rates(key, (after * before[key]).sum(1), (after * other[key]).sum(1))
-        errors, found = [], 0
-        for canvas, (_, face, _, _) in zip(pasted, people, strict=True):
-            faces = [f for f in finder.find(canvas) if f.box.overlap(face.box) > 0.3]
-            found += bool(faces)
-            if faces:
-                gap = np.linalg.norm(faces[0].points - face.points, axis=1).mean()
-                errors.append(100 * gap / np.linalg.norm(face.points[0] - face.points[1]))
-        row["detected"] = found / n
-        row["points, % of eye distance, median"] = float(np.median(errors)) if errors else None
+        found, off = found_again(finder, pasted, [face for _, face, _, _ in people])
+        row["detected"] = found
+        row["points, % of eye distance, median"] = off
         if asked is not None:
             row |= read_back(backend, pasted, people, asked, own, head, wanted)
         figures["conditions"][name] = row
@@ -191,14 +197,28 @@ def main() -> None:
                 ]
             )
             levels = ((faces.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-            measure(name, levels, asked)
+            measure(name, pasted_in(levels), asked)
     strangers = ((elsewhere + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    measure("floor: a stranger's real face", strangers, None)
+    measure("floor: a stranger's real face", pasted_in(strangers), None)
     mean = np.broadcast_to(strangers.mean(0).round().astype(np.uint8), strangers.shape)
-    measure("floor: the average face", mean, None)
+    measure("floor: the average face", pasted_in(mean), None)
+    for name, settings in RELEASED.items():
+        measure(name, released([(photo, face) for photo, face, _, _ in people], settings), None)
     speed(backend, pictures, points, own, codes[0], figures)
     (given.out / "figures.json").write_text(json.dumps(figures, indent=1))
     Image.fromarray(np.vstack([np.hstack(row) for row in sheet])).save(given.out / "sheet.png")
+
+
+def released(faces: list[tuple[Any, Any]], settings: dict[str, Any]) -> list[np.ndarray]:
+    """Return photos as `newface` publishes them, only the given face of each replaced."""
+    protector = Protector(options({"method": "newface", "seed": 1, "settings": settings}))
+    pictures = [Picture(pixels=p, name=str(i), faces=[f]) for i, (p, f) in enumerate(faces)]
+    done = []
+    for start in range(0, len(pictures), 8):
+        done += protector.protect(pictures[start : start + 8])
+    covered = sum("covered" in one.faces[0].audit for one in done)
+    print(f"{settings}: {covered} of {len(done)} covered")
+    return [one.pixels for one in done]
 
 
 def stretched(face: Any) -> float:

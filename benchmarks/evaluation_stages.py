@@ -48,11 +48,13 @@ def main() -> None:
             subprocess.run([sys.executable, *own, *more], check=True)
             measured[f"{count} {state}"] = json.loads(goal.read_text())
     stages = list(dict.fromkeys(name for each in measured.values() for name in each))
-    print("| seconds (peak MiB) |", " | ".join(measured), "|")
+    print("| seconds, of CPU (peak MiB) |", " | ".join(measured), "|")
     print("| --- |", " | ".join("---" for _ in measured), "|")
     for stage in stages:
         cells = [each.get(stage) for each in measured.values()]
-        shown = [f"{c['seconds']:.1f} ({c['mib']:.0f})" if c else "-" for c in cells]
+        shown = [
+            f"{c['seconds']:.1f}, {c['cpu']:.1f} ({c['mib']:.0f})" if c else "-" for c in cells
+        ]
         print(f"| {stage} |", " | ".join(shown), "|")
 
 
@@ -87,10 +89,10 @@ def measure(before: Path, after: Path, goal: Path, profile: str) -> None:
 
 
 class Clock:
-    """Seconds and peak resident memory between two messages."""
+    """Seconds, CPU seconds and peak resident memory between two messages."""
 
     def __init__(self) -> None:
-        self._name, self._since = "", 0.0
+        self._name, self._since, self._spent = "", 0.0, 0.0
         self._found: dict[str, dict[str, float]] = {}
         self._peak, self._running = 0.0, True
         self._whole, self._start = 0.0, time.perf_counter()
@@ -107,13 +109,14 @@ class Clock:
         """Begin a stage; a message that STAGES shortens, or an attack's own name."""
         self._close()
         self._name = next((short for part, short in STAGES if part in text), text)
-        self._since, self._peak = time.perf_counter(), 0.0
+        self._since, self._spent, self._peak = time.perf_counter(), time.process_time(), 0.0
 
     def _close(self) -> None:
         if not self._name:
             return
-        one = self._found.setdefault(self._name, {"seconds": 0.0, "mib": 0.0})
+        one = self._found.setdefault(self._name, {"seconds": 0.0, "cpu": 0.0, "mib": 0.0})
         one["seconds"] += time.perf_counter() - self._since
+        one["cpu"] += time.process_time() - self._spent
         one["mib"] = max(one["mib"], self._peak)
         self._whole = max(self._whole, self._peak)
 
@@ -121,7 +124,11 @@ class Clock:
         """Return stage -> seconds, mib; `all` last."""
         self._close()
         self._running = False
-        everything = {"seconds": time.perf_counter() - self._start, "mib": self._whole}
+        everything = {
+            "seconds": time.perf_counter() - self._start,
+            "cpu": time.process_time(),
+            "mib": self._whole,
+        }
         return {**self._found, "all": everything}
 
 

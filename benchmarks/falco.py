@@ -7,6 +7,7 @@ same crops and pastes them as the pipeline does, but nothing is covered: the jud
 is compared. SFace, and FaceNet where its file is found, were in no loss.
 
 same, other   share of edited faces above the threshold of FAR 1e-3 against the same photo, another photo
+released      the same, when the faces that SFace knows in the same photo are covered, as the pipeline does
 attributes    distance of attribute features to the old photo (summed over tokens): less is nearer
 code          cosine of the composer's attribute codes, of the drawn and of the old face
 detected, points   by YuNet; the five points' median error in % of the distance of the eyes
@@ -37,7 +38,7 @@ from moretta.api import Anonymizer
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
-from moretta.faces.recognise import Recogniser
+from moretta.faces.recognise import JUDGE, Recogniser
 from moretta.methods import method, settings
 from moretta.networks.backend import pictures_of
 from moretta.networks.features import distance
@@ -68,6 +69,7 @@ CONDITIONS = [
 COLUMNS = (
     "same sface",
     "other sface",
+    "other sface, released",
     "same facenet",
     "other facenet",
     "attributes",
@@ -121,7 +123,7 @@ class Judge:
         self.features = backends.features("features", self.backend)
         self.finder = Anonymizer("solid")
         names = ["sface", *(["facenet"] if load.present("facenet") else [])]
-        self.recognisers = {name: Recogniser(name) for name in names}
+        self.recognisers = {name: Recogniser(name) for name in names}  # the judge comes first
         self.vectors = {
             (which, name): np.concatenate(
                 [network.embed(one[2 * at], [one[2 * at + 1]]) for one in people]
@@ -137,7 +139,9 @@ class Judge:
         views = []
         for photo, (_, face, _, _) in zip(photos, self.people, strict=True):
             nothing = np.zeros((1, 1), np.float32)
-            views.append(crops.align(photo, face, nothing, template="wide", side=96, seed=0))
+            views.append(
+                crops.align(photo, face, nothing, template="wide", side=self.backend.side, seed=0)
+            )
         pictures = pictures_of([view.pixels for view in views])
         points = torch.from_numpy(np.stack([points_in(view) for view in views])).float()
         made: dict[str, list[torch.Tensor]] = {}
@@ -168,7 +172,10 @@ class Judge:
             limit = load.catalogue()[name].thresholds["far_1e-3"]
             for which in ("same", "other"):
                 cosines = (now * self.vectors[which, name]).sum(1)
+                if name == JUDGE and which == "same":
+                    covered = cosines > limit
                 row[f"{which} {name}"] = float((cosines > limit).mean())
+                row[f"{which} {name}, released"] = float(((cosines > limit) & ~covered).mean())
                 row[f"{which} {name}, mean cosine"] = float(cosines.mean())
         after, before = self.seen(photos), self.before
         row["attributes"] = float(distance(after["tokens"], before["tokens"]).mean())

@@ -21,6 +21,8 @@ from PIL import Image
 from moretta.api import Anonymizer
 from moretta.faces import crop as crops
 from moretta.faces.crop import points_in
+from moretta.faces.detect import yunet
+from moretta.faces.steady import held
 from moretta.networks.backend import pictures_of
 from moretta.networks.features import distance
 from moretta.weights import backends
@@ -28,16 +30,18 @@ from moretta.weights import backends
 
 def views(folder: Path, count: int) -> list[Any]:
     """Wide crops of the first photo of `count` people."""
-    finder = Anonymizer("solid")
+    finder, look = Anonymizer("solid"), yunet.build("cpu", 1)
     people = sorted(one for one in folder.iterdir() if one.is_dir())
     found = []
     for person in people[:: max(1, len(people) // count)][:count]:
         photo = np.asarray(Image.open(min(person.iterdir())).convert("RGB"))
         faces = finder.find(photo)
         if faces:
-            face = max(faces, key=lambda one: one.box.side)
+            face = held(photo, max(faces, key=lambda one: one.box.side), look)
             mask = np.zeros((1, 1), np.float32)
-            found.append(crops.align(photo, face, mask, template="wide", side=96, seed=0))
+            found.append(
+                crops.align(photo, face, mask, template="wide", side=backends.SIDE, seed=0)
+            )
     return found
 
 

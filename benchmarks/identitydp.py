@@ -8,9 +8,10 @@
 `table`: mean cosine of a vector and its release. `sensitivity`: the largest L1 distance among public
 identities. `speed`: CPU ms a release, releases/s of the ledger, faces/s beside newface in the same run.
 `ladder`: up to three photos each of `count` people, every face released and drawn once a setting, before
-the judge covers any; then the evaluation's attackers that work on vectors, and the same attack on the
-released vector itself, beside what theory says. Settings that are done lie in `out` and are not drawn
-again. Prints Markdown; writes figures.json and identitydp.svg.
+the judge covers any; then the evaluation's attackers that work on vectors, with `pool` A3-lin and A3-perm
+on pixels, and the attack on the released vector itself, beside what theory says; and the true accept rate at FAR
+1e-3 of SFace and, with --facenet, of FaceNet, against the same photo and another one. Settings that are
+done lie in `out` and are not drawn again. Prints Markdown; writes figures.json and identitydp.svg.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from moretta.records import Charge
 
 EPSILONS = (1, 5, 10, 20, 50, 100, 200, 500)
 COMPARED = ("pool", "privunit", "laplace")
+ON_PIXELS = ("A3-lin", "A3-perm")  # of the attackers that need pixels; the others take minutes each
 
 
 def table(draws: int) -> None:
@@ -133,10 +135,12 @@ def _pipeline(data: Path, count: int) -> None:
 # ---- the ladder ------------------------------------------------------------------------------
 
 
-def ladder(data: Path, count: int, out: Path, epsilons: tuple[float, ...]) -> None:
+def ladder(
+    data: Path, count: int, out: Path, epsilons: tuple[float, ...], *, facenet: bool
+) -> None:
     """Draw, attack, print and write the figure."""
     out.mkdir(parents=True, exist_ok=True)
-    faces = _Faces(data, count)
+    faces = _Faces(data, count, facenet=facenet)
     settings: list[tuple[str, float]] = [("pool", 0.0)]
     settings += [(name, float(e)) for name in COMPARED for e in epsilons if e]
     rows = []
@@ -148,19 +152,30 @@ def ladder(data: Path, count: int, out: Path, epsilons: tuple[float, ...]) -> No
             path.with_suffix(".part.npz").replace(path)
             print(f"{name} {epsilon:g}: {time.perf_counter() - start:.0f} s", flush=True)
         with np.load(path) as kept:
-            row = faces.attacked(dict(kept))
+            row = faces.attacked(dict(kept), pixels=name == COMPARED[0])
         bound = guess_bound(epsilon, row["people scored"])
         rows.append({"mechanism": name, "epsilon": epsilon, **row, "bound": bound})
     people = rows[0]["people scored"]
     report = {"people": faces.people, "faces": len(faces.views), "date": time.strftime("%F")}
     (out / "figures.json").write_text(json.dumps({**report, "rows": rows}, indent=1))
     attacks = [key for key in rows[0] if key.startswith("A")]
-    keys = [*attacks, "best", "upper", "release, same", "release, other", "bound", "found", "looks"]
+    rates = [key for key in rows[0] if key.startswith("TAR")]
+    keys = [
+        *attacks,
+        *rates,
+        "best",
+        "upper",
+        "release, same",
+        "release, other",
+        "bound",
+        "found",
+        "looks",
+    ]
     print(f"\n{faces.people} people, {len(faces.views)} faces, {people} people scored\n")
     print("| mechanism | epsilon | " + " | ".join(keys) + " |")
     print("|" + "---|" * (len(keys) + 2))
     for row in rows:
-        cells = [row[key] if isinstance(row[key], str) else f"{100 * row[key]:.1f}" for key in keys]
+        cells = [f"{100 * row[key]:.1f}" if key in row else "" for key in keys]
         print(f"| {row['mechanism']} | {row['epsilon']:g} | " + " | ".join(cells) + " |")
     _figure(rows, people, out / "identitydp.svg")
 
@@ -168,17 +183,20 @@ def ladder(data: Path, count: int, out: Path, epsilons: tuple[float, ...]) -> No
 class _Faces:
     """The people's photos, their faces, and everything that does not hang on a setting."""
 
-    def __init__(self, data: Path, count: int) -> None:
+    def __init__(self, data: Path, count: int, *, facenet: bool) -> None:
         from PIL import Image
 
         from moretta.api import Anonymizer
         from moretta.evaluation.ladder import Layout
         from moretta.evaluation.splits import parts, probes_of
+        from moretta.faces.detect import yunet
         from moretta.faces.recognise import JUDGE, Recogniser
+        from moretta.faces.steady import held
         from moretta.methods import method
 
         self.method = method("identitydp")
         self.finder, self.judge = Anonymizer("solid"), Recogniser(JUDGE)
+        look = yunet.build("cpu", 1)
         self.photos, self.faces, owner, probe = [], [], [], []
         contents: dict[str, list[str]] = {}
         folders = [one for one in sorted(data.iterdir()) if len(list(one.iterdir())) > 1]
@@ -190,7 +208,8 @@ class _Faces:
                 middle = np.array(photo.shape[1::-1]) / 2
                 seen.sort(key=lambda face, m=middle: float(np.abs(face.points.mean(0) - m).sum()))
                 if seen:
-                    found.append((photo, seen[0], hashlib.sha256(path.read_bytes()).hexdigest()))
+                    face = held(photo, seen[0], look)
+                    found.append((photo, face, hashlib.sha256(path.read_bytes()).hexdigest()))
             if len(found) > 1:
                 contents[person.name] = [digest for *_, digest in found]
                 first = len(found) - probes_of(len(found))
@@ -214,7 +233,14 @@ class _Faces:
         for i, (photo, face) in enumerate(zip(self.photos, self.faces, strict=True)):
             self._view(photo, face, i, int(numbers[i]))
         pairs = list(zip(self.photos, self.faces, strict=True))
-        self.clear = np.concatenate([self.judge.embed(p, [f]) for p, f in pairs]).astype(float)
+        self.recognisers = {JUDGE: self.judge}
+        if facenet:
+            self.recognisers["facenet"] = Recogniser("facenet")
+        self.clear = {
+            name: np.concatenate([one.embed(p, [f]) for p, f in pairs]).astype(float)
+            for name, one in self.recognisers.items()
+        }
+        self.crops = np.stack([self.judge.crop(p, f) for p, f in pairs])
         self._own: tuple[np.ndarray, list[tuple[str, str]]] | None = None
 
     def _view(self, photo: np.ndarray, face: Any, seed: int, person: int) -> None:
@@ -263,8 +289,11 @@ class _Faces:
             crops.paste(canvas, edited.pixels, view, alpha, bounds)
             pasted.append(canvas)
             found += any(one.box.overlap(face.box) > 0.3 for one in self.finder.find(canvas))
-        pairs = zip(pasted, self.faces, strict=True)
-        after = np.concatenate([self.judge.embed(p, [f]) for p, f in pairs])
+        pairs = list(zip(pasted, self.faces, strict=True))
+        after = {
+            f"after {name}": np.concatenate([one.embed(p, [f]) for p, f in pairs])
+            for name, one in self.recognisers.items()
+        }
         own, looks = self.own()
         now = self._looks(self._identities(pasted))
         kept = np.mean([a == b for a, b in zip(looks, now, strict=True)])
@@ -273,33 +302,44 @@ class _Faces:
         else:  # epsilon 0: no release; any member of the pool stands for one
             vectors = random_identities(len(views), 999)
         return {
-            "after": after,
+            **after,
+            "crops": np.stack([self.judge.crop(p, f) for p, f in pairs]),
             "released": vectors,
             "own": own,
             "found": np.array(found / len(views)),
             "looks": np.array(kept),
         }
 
-    def attacked(self, kept: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Run the attackers that need vectors alone; each variant chosen on V and scored on E."""
+    def attacked(self, kept: dict[str, np.ndarray], *, pixels: bool) -> dict[str, Any]:
+        """Run the attackers, some on pixels too if asked; each variant chosen on V and scored on E."""
         from moretta.evaluation.attackers import ATTACKERS
         from moretta.evaluation.attackers.attack import Case
         from moretta.evaluation.ladder import attack
+        from moretta.faces.recognise import JUDGE
 
-        def case(clear: np.ndarray, anon: np.ndarray) -> Case:
+        def case(clear: np.ndarray, anon: np.ndarray, **crops: Any) -> Case:
             return Case(
                 people=self.layout.people,
                 training=np.asarray(self.layout.part) == "T",
                 clear=clear.astype(float),
                 anon={"clear": anon.astype(float)},
                 seed=0,
+                **crops,
             )
 
         row: dict[str, Any] = {}
-        given, best, upper = case(self.clear, kept["after"]), 0.0, 0.0
-        chosen = -1.0
+        given = case(
+            self.clear[JUDGE],
+            kept[f"after {JUDGE}"],
+            clear_crops=self.crops,
+            anon_crops={"clear": kept["crops"]},
+            embed=lambda crops: self.judge.embed_crops(crops).astype(float),
+        )
+        best, upper, chosen = 0.0, 0.0, -1.0
         for attacker in ATTACKERS:
-            if attacker.pixels or attacker.floor:
+            if attacker.floor:
+                continue
+            if attacker.pixels and not (pixels and attacker.name in ON_PIXELS):
                 continue
             result = attack(attacker, given, self.layout, "sface")
             if result.all is None:
@@ -314,7 +354,24 @@ class _Faces:
             result = attack(attacker, given, self.layout, "identity")
             label = "release, same" if attacker.same_photo else "release, other"
             row[label] = result.all.top1.v if result.all else float("nan")
+        for name, clear in self.clear.items():
+            row |= self._accepted(name, clear, kept[f"after {name}"])
         return row | {"found": float(kept["found"]), "looks": float(kept["looks"])}
+
+    def _accepted(self, name: str, clear: np.ndarray, after: np.ndarray) -> dict[str, float]:
+        """Return the true accept rates at FAR 1e-3: against the same photo, and against the next one."""
+        from moretta.faces.recognise import threshold
+
+        people = self.layout.people
+        members = [np.flatnonzero(people == one) for one in np.unique(people)]
+        following = np.empty(len(people), int)
+        for rows in members:
+            following[rows] = np.roll(rows, -1)
+        least = threshold("1e-3", name)
+        return {
+            f"TAR {name}, same": float(((after * clear).sum(1) > least).mean()),
+            f"TAR {name}, other": float(((after * clear[following]).sum(1) > least).mean()),
+        }
 
     def own(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
         """Return the photos' identity vectors and how they look."""
@@ -406,6 +463,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--epsilons", default=",".join(map(str, EPSILONS)))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--facenet", action="store_true", help="the catalogue's facenet, if found")
     given = parser.parse_args()
     if given.what == "table":
         table(given.draws)
@@ -420,7 +478,7 @@ def main() -> None:
 
         torch.set_num_threads(1)
         epsilons = tuple(float(one) for one in given.epsilons.split(","))
-        ladder(given.data, given.count, given.out, epsilons)
+        ladder(given.data, given.count, given.out, epsilons, facenet=given.facenet)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ from moretta.api import Anonymizer
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
-from moretta.faces.recognise import Recogniser, threshold
+from moretta.faces.detect import yunet
+from moretta.faces.recognise import JUDGE, Recogniser, threshold
+from moretta.faces.steady import held
 from moretta.methods import method, settings
 from moretta.methods.ifadit import Ifadit, noise_seed, turns
 from moretta.networks.backend import pictures_of, pixels_of
@@ -91,7 +93,10 @@ def main() -> None:
 
 
 def faces_of(folder: Path, count: int, out: Path) -> list[tuple[Any, Face, Any, Face]]:
-    """Return (photo, face, other photo, its face) of `count` people; the faces are kept in `out`."""
+    """Return (photo, face, other photo, its face) of `count` people; the faces are kept in `out`.
+
+    Their points are held, as those of a face that is to be drawn are.
+    """
     kept = out / f"faces-{count}.npz"
     people = sorted(one for one in folder.iterdir() if one.is_dir())
     chosen = [
@@ -101,7 +106,9 @@ def faces_of(folder: Path, count: int, out: Path) -> list[tuple[Any, Face, Any, 
     ]
     photos = [[np.asarray(Image.open(path).convert("RGB")) for path in pair] for pair in chosen]
     if not kept.exists():
-        found = [[central(photo, every(photo)) for photo in pair] for pair in photos]
+        look = points_look()
+        seen = [[(photo, central(photo, every(photo))) for photo in pair] for pair in photos]
+        found = [[face and held(photo, face, look) for photo, face in pair] for pair in seen]
         np.savez(
             kept,
             found=[all(pair) for pair in found],
@@ -126,6 +133,12 @@ def faces_of(folder: Path, count: int, out: Path) -> list[tuple[Any, Face, Any, 
 def finder() -> Anonymizer:
     """One finder for everything."""
     return Anonymizer("solid")
+
+
+@cache
+def points_look() -> Any:
+    """One YuNet for points that hold still."""
+    return yunet.build("cpu", 1)
 
 
 def every(photo: np.ndarray) -> list[Face]:
@@ -273,7 +286,9 @@ def read(name: str, i: int, out: Path, *, place: int = 0, channel: str = "png") 
 def refound(photo: Any, face: Face) -> tuple[Face, bool]:
     """Return the face as found anew at its place, or as it was, and whether it was found."""
     near = [one for one in every(photo) if one.box.overlap(face.box) > 0.3]
-    return (max(near, key=lambda one: one.box.overlap(face.box)), True) if near else (face, False)
+    if not near:
+        return face, False
+    return held(photo, max(near, key=lambda one: one.box.overlap(face.box)), points_look()), True
 
 
 def scored(names: Sequence[str], people: Sequence[Any], given: Any) -> dict[str, Any]:
@@ -324,8 +339,12 @@ def hiding(
         now = embedded(judge, [(p, o[1]) for p, o in zip(shown, people, strict=True)])
         seconds = [(read(name, i, out, place=1), one[3]) for i, one in enumerate(people)]
         later = embedded(judge, seconds)
-        row[f"{key} same"] = share(key, now, same[key])
-        row[f"{key} other"] = share(key, now, other[key])
+        for which, vectors in (("same", same), ("other", other)):
+            taken = (now * vectors[key]).sum(1) > threshold(FAR, key)
+            if key == JUDGE and which == "same":
+                covered = taken
+            row[f"{key} {which}"] = float(taken.mean())
+            row[f"{key} {which}, released"] = float((taken & ~covered).mean())
         row[f"{key} linkage AUC"] = area(now @ later.T)
     found = [refound(p, o[1]) for p, o in zip(shown, people, strict=True)]
     row["detected"] = float(np.mean([ok for _, ok in found]))
@@ -461,7 +480,8 @@ def report(figures: dict[str, Any]) -> None:
     judges = [k for k in ("sface", "facenet") if k in figures["clear, other photo"]]
     clear = ", ".join(f"{k} {100 * v:.1f} %" for k, v in figures["clear, other photo"].items())
     print(f"{figures['people']} people, {figures['date']}; clear, other photo: {clear}\n")
-    columns = [f"{k} {w}" for k in judges for w in ("same", "other", "linkage AUC")]
+    shown = ("same", "other", "same, released", "other, released", "linkage AUC")
+    columns = [f"{k} {w}" for k in judges for w in shown]
     columns += ["same apparent gender", "same apparent band", "cosine to own", "detected"]
     columns += ["points, % of eye distance, median"]
     table(rows, columns)

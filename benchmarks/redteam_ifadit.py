@@ -70,7 +70,7 @@ def main() -> None:
     figures: dict[str, Any] = {"people": len(people), "date": time.strftime("%F")}
     figures["A1 near keys"] = near_keys(own)
     figures["A5 known pairs"] = known_pairs(own)
-    figures["flow"] = flow_keys(own)
+    figures["A13 keys of the flow"] = flow_keys(own)
     for name in (*SETTINGS, FLOOR):
         shown = looked_at(name, people, judge, given)
         figures[name] = attacked(shown, own, clear)
@@ -239,7 +239,7 @@ def report(figures: dict[str, Any]) -> None:
     print(f"| | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for name in (*SETTINGS, FLOOR):
         print(f"| {name} | {' | '.join(f'{figures[name][c]:.3f}' for c in columns)} |")
-    for name in ("A1 near keys", "A5 known pairs", "flow"):
+    for name in ("A1 near keys", "A5 known pairs", "A13 keys of the flow"):
         print(f"\n| {name} | cosine |\n|---|---|")
         for key, value in figures[name].items():
             print(f"| {key} | {value:.3f} |")

@@ -10,6 +10,9 @@ curves      every variant at eleven strengths, auto, and other methods: recognis
             and in another photo (SFace, FaceNet), rank-1 among the people, detection, five points
 orders      channels by D, by identity alone, by variance, at random: identity change at equal attribute
             change; 95 % intervals by bootstrap over people
+gates       what the trained swapper gains: identity and attribute change beside the ranked channels and the
+            locked rows alone, and attribute change at equal identity change; --swapper FILE for one that
+            does not ship
 attacks     rows that were not swapped tell the swapped ones: from the code, and from the picture
 speed       faces a second of the whole pipeline, one process
 """
@@ -17,9 +20,12 @@ speed       faces a second of the whole pipeline, one process
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -32,7 +38,7 @@ from moretta.api import Anonymizer
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
-from moretta.faces.recognise import Recogniser, threshold
+from moretta.faces.recognise import JUDGE, Recogniser, threshold
 from moretta.methods import method, settings
 from moretta.networks import pool as pools
 from moretta.networks import ranking as ranks
@@ -59,11 +65,12 @@ class Bench:
         self.figures: dict[str, Any] = (
             json.loads(self.path.read_text()) if self.path.exists() else {"count": given.count}
         )
-        held = {"count": given.count} | {
-            name: load.entry(name).sha256 for name in ("composer", "styleid")
-        }
+        networks = ("composer", "styleid", *(["swapper"] if load.present("swapper") else []))
+        held = {"count": given.count} | {name: load.entry(name).sha256 for name in networks}
         if any(self.figures.setdefault(key, value) != value for key, value in held.items()):
             raise SystemExit(f"{self.path} is of other people or weights: another --out")
+        torch.set_num_threads(1)
+        self.backend = backends.composer()
         self.people = faces_of(given.data, given.count)
         self.finder = Anonymizer("solid")
         names = ["sface", *(["facenet"] if given.facenet else [])]
@@ -81,14 +88,12 @@ class Bench:
                 face,
                 np.zeros((1, 1), np.float32),
                 template="wide",
-                side=96,
+                side=self.backend.side,
                 seed=i,
                 stretch=stretched(face),
             )
             for i, (photo, face, _, _) in enumerate(self.people)
         ]
-        torch.set_num_threads(1)
-        self.backend = backends.composer()
         self.ranking = backends.ranking()
         self.pictures = pictures_of([view.pixels for view in self.views])
         self.points = torch.from_numpy(np.stack([points_in(v) for v in self.views])).float()
@@ -157,7 +162,11 @@ class Bench:
             for label, gallery in (("same", self.before[name]), ("other", self.other[name])):
                 cosines = after @ gallery.T
                 own = np.diag(cosines)
-                row[f"{name} {label}"] = float((own > threshold("1e-3", name)).mean())
+                taken = own > threshold("1e-3", name)
+                if name == JUDGE and label == "same":
+                    covered = taken
+                row[f"{name} {label}"] = float(taken.mean())
+                row[f"{name} {label}, released"] = float((taken & ~covered).mean())
                 row[f"{name} {label} rank-1"] = float((own >= cosines.max(1)).mean())
         faces = [one[1] for one in self.people]
         row["detected"], row["points"] = found_again(self.finder, photos, faces)
@@ -183,6 +192,12 @@ def conditions() -> dict[str, tuple[str, dict[str, Any]]]:
         made[f"latent {share}"] = ("styleid", {"share": share})
     for share in SHARES:
         made[f"pixel {share}"] = ("styleid", {"variant": "pixel", "share": share})
+    if load.present("swapper"):
+        for share in SHARES:
+            made[f"swapper {share}"] = ("styleid", {"variant": "swapper", "share": share})
+        made["swapper auto"] = ("styleid", {"variant": "swapper", "adapt": "auto"})
+        made["swapper 1, code drawn"] = ("styleid", {"variant": "swapper", "code": "drawn"})
+        made["swapper 1 then pixel, face"] = ("styleid", {"variant": "swapper", "region": "face"})
     made["latent auto"] = ("styleid", {"adapt": "auto"})
     made["pixel auto"] = ("styleid", {"variant": "pixel", "adapt": "auto"})
     for space in ("numbers", "groups", "rows"):
@@ -278,6 +293,59 @@ def orders(bench: Bench, seeds: int) -> None:
     bench.keep("orders", made)
 
 
+@torch.no_grad()
+def gates(bench: Bench) -> None:
+    """Compare the swapper with ranked channels and with its locked rows alone, at every strength."""
+    if "gates" in bench.figures or not load.present("swapper"):
+        return
+    swapper = backends.swapper(bench.backend, bench.ranking)
+    order = bench.ranking.spaces["channels"].order
+    curve: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    opened = []
+    for name in ("ranked channels", "locked rows", "swapper"):
+        moved = []
+        for share in FINE:
+            pictures = []
+            for start in range(0, len(bench.pairs), 16):
+                part = bench.pairs[start : start + 16]
+                if name == "ranked channels":
+                    weights = torch.from_numpy(ranks.strengths(order, [share] * len(part))).float()
+                    styles = ranks.swapped_styles(
+                        bench.backend, part.sources, part.targets, weights, "channels"
+                    )
+                else:
+                    gate = swapper(part.sources, part.targets)
+                    if name == "swapper":
+                        opened.append(gate.mean((0, 2)).numpy())
+                    else:
+                        gate = (gate == 1).float()
+                    styles = bench.backend.styles(
+                        ranks.swapped(part.sources, part.targets, share * gate)
+                    )
+                pictures.append(bench.readers.drawn(part, styles))
+            moved.append(bench.changes(torch.cat(pictures)))
+        curve[name] = (np.stack([a for a, _ in moved]), np.stack([b for _, b in moved]))
+        print(name, [each.mean(1).round(3).tolist() for each in curve[name]], flush=True)
+    did, dat = curve["swapper"]
+    people = np.random.default_rng(0).integers(0, did.shape[1], (2000, did.shape[1]))
+    made: dict[str, Any] = {"mean gates": np.round(np.mean(opened, 0), 3).tolist()}
+    for name in ("ranked channels", "locked rows"):
+        theirs, cost = curve[name]
+        reach = np.maximum.accumulate(theirs.mean(1))
+        rows = []
+        for at in range(1, len(FINE)):
+            equal = np.array([np.interp(did[at].mean(), reach, p) for p in cost.T])
+            gap = dat[at] - equal
+            low, high = np.quantile(gap[people].mean(1), [0.025, 0.975])
+            beyond = bool(did[at].mean() > reach[-1])  # they never change identity so much
+            rows.append([FINE[at], gap.mean(), low, high, beyond])
+        made[name] = [[*(round(float(x), 4) for x in row[:4]), row[4]] for row in rows]
+    made["curves"] = {
+        name: [np.round(each.mean(1), 4).tolist() for each in both] for name, both in curve.items()
+    }
+    bench.keep("gates", made)
+
+
 def completed(rows: torch.Tensor, taken: list[int]) -> torch.Tensor:
     """Rows that were swapped, from the mean of those that were not; row 0 has no twin."""
     kept = [r for r in range(1, rows.shape[1]) if r not in taken]
@@ -291,6 +359,7 @@ def completed(rows: torch.Tensor, taken: list[int]) -> torch.Tensor:
 def attacks(bench: Bench, few: int) -> None:
     """Set swapped rows to the mean of the others: from the code itself, and from the picture."""
     backend, order = bench.backend, bench.ranking.spaces["rows"].order
+    latent = bench.pairs.sources.shape[2]
     part = bench.pairs[:few]
     known = threshold("1e-3")
     for k in (0, 1, 3, 5, 7, 9):
@@ -323,7 +392,7 @@ def attacks(bench: Bench, few: int) -> None:
 
         with torch.no_grad():
             mixed = ranks.swapped(
-                part.sources, part.targets, ranks.spread(weights, backend.layers, 256, "rows")
+                part.sources, part.targets, ranks.spread(weights, backend.layers, latent, "rows")
             )
             drawn = backend.composed(
                 part.pictures,
@@ -348,6 +417,7 @@ def speed(bench: Bench) -> None:
         ("latent", "styleid", {}),
         ("latent auto", "styleid", {"adapt": "auto"}),
         ("pixel", "styleid", {"variant": "pixel"}),
+        *([("swapper", "styleid", {"variant": "swapper"})] if load.present("swapper") else []),
         ("newface", "newface", {}),
         ("pixelate", "pixelate", {}),
         ("solid", "solid", {}),
@@ -382,6 +452,7 @@ def table(bench: Bench) -> None:
     """Print the Markdown of the page."""
     names = list(bench.judges)
     columns = [f"{n} {where}" for n in names for where in ("same", "other")]
+    columns += [f"{one}, released" for one in columns if one != f"{JUDGE} same"]
     extra = [f"{n} same rank-1" for n in names]
     print(f"\n{len(bench.people)} people\n")
     heads = [*columns, *extra, "detected", "points", "d_id", "d_at", "share"]
@@ -407,6 +478,23 @@ def table(bench: Bench) -> None:
                 print(
                     f"| {share} | {name} | {gap:+.3f} | {low:+.3f} to {high:+.3f} | {plain:+.3f} |"
                 )
+    if "gates" in bench.figures:
+        found = bench.figures["gates"]
+        print(f"\nmean gates by row: {found['mean gates']}\n")
+        print("| strength | " + " | ".join(f"{n}: d_id, d_at" for n in found["curves"]), end=" |")
+        print(" d_at, less ranked channels' at equal d_id | less locked rows' |")
+        print("|---" * (len(found["curves"]) + 3) + "|")
+        for at, share in enumerate(FINE):
+            cells = [f"{did[at]:.2f}, {dat[at]:.3f}" for did, dat in found["curves"].values()]
+            for name in ("ranked channels", "locked rows"):
+                if not at:
+                    cells.append("")
+                    continue
+                _, gap, low, high, beyond = found[name][at - 1]
+                cells.append(
+                    "never so much" if beyond else f"{gap:+.3f} ({low:+.3f} to {high:+.3f})"
+                )
+            print(f"| {share} | {' | '.join(cells)} |")
     if "attack 0 rows" in bench.figures:
         print("\n| rows swapped | as it is | from the code | from the picture |\n|---|---|---|---|")
     for k in (0, 1, 3, 5, 7, 9):
@@ -425,7 +513,9 @@ def table(bench: Bench) -> None:
 
 def monotone(bench: Bench) -> None:
     """State whether privacy rises with strength: facts 6.4, a tolerance of 0.01 a step."""
-    for variant in ("latent", "pixel"):
+    for variant in ("latent", "pixel", "swapper"):
+        if f"{variant} 1.0" not in bench.figures:
+            continue
         rows = [bench.figures[f"{variant} {share}"] for share in SHARES]
         for key, sign in (("d_id", 1), ("d_at", 1), ("sface same", -1), ("sface other", -1)):
             steps = sign * np.diff([row[key] for row in rows])
@@ -467,7 +557,9 @@ def plots(bench: Bench, folder: Path) -> None:
             axes[0].plot(dat, did, ".-", label=name)
         axes[0].set(xlabel="d_at: attributes changed", ylabel="d_id: identity changed")
         axes[0].legend(fontsize=8)
-        for variant in ("latent", "pixel"):
+        for variant in ("latent", "pixel", "swapper"):
+            if f"{variant} 1.0" not in bench.figures:
+                continue
             rows = [bench.figures[f"{variant} {share}"] for share in SHARES]
             for name, style in zip(bench.judges, ("-", "--"), strict=False):
                 axes[1].plot(
@@ -481,6 +573,19 @@ def plots(bench: Bench, folder: Path) -> None:
         figure.savefig(folder / "styleid-curves.png", dpi=80)
 
 
+def borrow(path: Path) -> None:
+    """Open this file where the catalogue's swapper is asked for."""
+    content = path.read_bytes()
+    mine = replace(
+        load.entry("swapper"),
+        file=str(path),
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+    )
+    entries = MappingProxyType({**load.catalogue(), "swapper": mine})
+    load.catalogue = lambda: entries  # type: ignore[assignment]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -491,14 +596,18 @@ def main() -> None:
     parser.add_argument("--attacked", type=int, default=24, help="people of the inversion attack")
     parser.add_argument("--seeds", type=int, default=10, help="random orders")
     parser.add_argument("--conditions", default="", help="of the curves, with ; between; all")
-    parser.add_argument("--only", default="curves,orders,attacks,speed")
+    parser.add_argument("--only", default="curves,orders,gates,attacks,speed")
+    parser.add_argument("--swapper", type=Path, help="a swapper that the catalogue does not have")
     parser.add_argument("--plots", type=Path, help="folder for the plots")
     given = parser.parse_args()
+    if given.swapper:
+        borrow(given.swapper.resolve())
     bench = Bench(given)
     for name in given.only.split(","):
         {
             "curves": lambda b: curves(b, given.conditions),
             "orders": lambda b: orders(b, given.seeds),
+            "gates": gates,
             "attacks": lambda b: attacks(b, min(given.attacked, len(b.people))),
             "speed": speed,
             "": lambda _: None,

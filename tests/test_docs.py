@@ -27,6 +27,26 @@ def test_the_toml_example_names_every_option_and_is_accepted():
         options(example)
 
 
+def test_the_table_of_settings_is_what_the_code_writes():
+    from moretta.cli.methods import settings_table
+
+    text = (ROOT / "docs/configuration.md").read_text()
+    written = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", text, re.DOTALL)
+    assert written[1].splitlines() == settings_table().splitlines()
+    for name in METHODS:
+        for key in method(name).settings.model_fields:
+            assert f"| `{name}` | `{key}` |" in written[1]
+
+
+def test_the_toml_example_names_every_method_and_those_with_a_scale():
+    lines = (ROOT / "docs/configuration.md").read_text().splitlines()
+    (what,) = (line for line in lines if line.startswith("# what is done to each face: "))
+    assert what.partition(": ")[2].split(", ") == list(METHODS)
+    (scale,) = (line for line in lines if line.startswith("# 0..1, for methods that have a scale"))
+    scaled = [name for name in METHODS if method(name).strength]
+    assert scale.partition("(")[2].partition(";")[0].split(", ") == scaled
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
@@ -64,3 +84,30 @@ def test_no_word_that_promises_too_much():
             "guaranteed anonymous",
         ):
             assert word not in page.read_text(), page
+
+
+def test_how_weights_were_made_names_options_as_the_commands_do():
+    import inspect
+    from importlib import import_module
+
+    from typer.main import get_command
+
+    from moretta.cli import main, train
+    from moretta.weights import load
+
+    apps = {"moretta": get_command(main.app), "moretta-train": get_command(train.app)}
+    checked = 0
+    for entry in load.catalogue().values():
+        words = entry.conversion.partition(":")[0].split()
+        if words[:2] == ["python", "-m"]:
+            offered = re.findall(r'"(--\w+)"', inspect.getsource(import_module(words[2])))
+        else:
+            command = apps[words[0]]
+            for word in words[1:]:
+                if word in getattr(command, "commands", {}):
+                    command = command.commands[word]
+            offered = [one.opts[0] for one in command.params]
+        used = [word for word in words if word.startswith("--")]
+        assert set(used) <= set(offered), entry.name
+        checked += len(used)
+    assert checked >= 7
