@@ -110,3 +110,22 @@ def test_benchmark_makes_nothing_for_photos_that_are_not_there(moretta, tmp_path
         assert code == 2
         assert err.startswith("moretta: error: ")
         assert not (tmp_path / out).exists()
+
+
+def test_benchmark_takes_a_method_in_several_settings(tmp_path):
+    from moretta.cli.benchmark import _maker, listed_methods
+
+    text = "solid, blur:0.5,pixelate:cells=6,styleid:variant=swapper:0.9,styleid:auto"
+    entries = listed_methods(text + ",identitydp:epsilon=5:alias=person,ifadit:match=age")
+    assert [entry.label for entry in entries] == [
+        *("solid", "blur-0.5", "pixelate-cells-6", "styleid-0.9-variant-swapper", "styleid-auto"),
+        *("identitydp-epsilon-5-alias-person", "ifadit-match-age"),
+    ]
+    makers = [_maker(entry, tmp_path, 3).options for entry in entries]
+    assert [made.seed for made in makers] == [3, 3, 3, 3, 3, None, None]
+    assert makers[3].strength == 0.9
+    assert makers[3].settings == {"variant": "swapper"}
+    # what a comparison spends is not taken from the budgets of what is published
+    assert makers[5].ledger == str(tmp_path / "ledger.sqlite")
+    assert makers[5].persons == "folders"
+    assert not list(tmp_path.iterdir())

@@ -316,8 +316,8 @@ def test_methods_are_compared(drawn_networks, people_on_disk, moretta, tmp_path,
     monkeypatch.setattr("moretta.evaluation.gates.GATES", ())
     before, _ = people_on_disk(unchanged, people=24)
 
-    def protected(data, folder, name, strength, seed):
-        change = blocked if name == "solid" else pixelated
+    def protected(data, folder, maker):
+        change = blocked if maker.options.method == "solid" else pixelated
         for path in data.rglob("*.png"):
             target = folder / path.relative_to(data)
             target.parent.mkdir(parents=True, exist_ok=True)

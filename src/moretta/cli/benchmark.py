@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from moretta.errors import UsageError
 
 if TYPE_CHECKING:
+    from moretta.api import Anonymizer
     from moretta.evaluation.report.schema import Report
 
 SHOWN = ("method", "verdict", "best_attack", "top1", "top1_upper", "a8_top1", "faces_found")
@@ -26,7 +30,11 @@ def command(
         ),
     ],
     methods: Annotated[
-        str, typer.Option(help="NAME[:STRENGTH][,...], such as solid,pixelate:0.3,pixelate:0.9.")
+        str,
+        typer.Option(
+            help="NAME[:STRENGTH][:OPTION=VALUE...][,...], such as "
+            "solid,pixelate:0.3,styleid:variant=swapper; `moretta methods NAME` lists the options."
+        ),
     ] = "solid,pixelate,blur",
     identities: Annotated[
         str, typer.Option(help="folders, or a CSV file with the columns file,person[,part].")
@@ -55,15 +63,16 @@ def command(
     _one_of("--scenario", scenario, SCENARIOS)
     if seed < 0:
         raise UsageError(f"--seed is {seed}", hint="0 or more")
-    wanted = settings(methods)
+    entries = listed_methods(methods)
     if not any(item.photo for item in listed([data], output=out)):
         raise UsageError(f"there is no photo in {data}", hint="one folder a person, photos in it")
+    makers = [_maker(entry, out, seed) for entry in entries]
     make_folder(out, hint="choose another name")
     reports: list[tuple[str, Report]] = []
-    for label, name, strength in wanted:
-        _say(f"{label}: anonymising")
-        folder = out / "outputs" / label
-        _protected(data, folder, name, strength, seed)
+    for entry, maker in zip(entries, makers, strict=True):
+        _say(f"{entry.label}: anonymising")
+        folder = out / "outputs" / entry.label
+        _protected(data, folder, maker)
         known = method_of(folder)
         options = Options(
             profile=profile,  # type: ignore[arg-type] # checked above
@@ -72,12 +81,12 @@ def command(
             seed=seed,
             trained_with=tuple(known.get("trained_with", ())),
             cache=out / "cache",
-            method={**known, "strength": strength},
+            method={**known, "strength": entry.strength, "settings": dict(entry.settings)},
             gates=not reports,
         )
         report = evaluate(data, folder, options, listener=_say)
-        write(report, out / "reports" / label)
-        reports.append((label, report))
+        write(report, out / "reports" / entry.label)
+        reports.append((entry.label, report))
     rows, html = comparison(reports)
     write_whole(out / "benchmark.json", (json.dumps(rows, indent=1) + "\n").encode())
     write_whole(out / "benchmark.html", html.encode())
@@ -85,48 +94,95 @@ def command(
     print(out / "benchmark.html")  # noqa: T201
 
 
-def settings(text: str) -> list[tuple[str, str, float | None]]:
-    """Return (label, method, strength) of "solid,blur:0.5"; unknown methods are refused.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A method to compare, as it is to be run."""
 
-    >>> settings("solid,blur:0.5")
-    [('solid', 'solid', None), ('blur-0.5', 'blur', 0.5)]
+    label: str  # of its output, its report and its row
+    name: str
+    strength: float | Literal["auto"] | None
+    settings: Mapping[str, str]
+
+
+def listed_methods(text: str) -> list[Entry]:
+    """Return what --methods names. Raises UsageError for what no method knows, and for doubles.
+
+    >>> [entry.label for entry in listed_methods("solid,blur:0.5,pixelate:cells=6")]
+    ['solid', 'blur-0.5', 'pixelate-cells-6']
     """
-    from moretta.methods import method
-    from moretta.methods import settings as checked
-
-    found: list[tuple[str, str, float | None]] = []
+    found: list[Entry] = []
     for part in [each.strip() for each in text.split(",") if each.strip()]:
-        name, _, given = part.partition(":")
-        try:
-            strength = float(given) if given else None
-        except ValueError:
-            raise UsageError(
-                f"--methods: {part!r} has no strength", hint="such as blur:0.5"
-            ) from None
-        chosen = method(name)
-        if strength is not None and chosen.strength is None:
-            raise UsageError(
-                f"--methods: {name} has no scale of strength",
-                hint=f"leave :{given} out: --methods {name}",
-            )
-        checked(chosen, {}, strength=strength)
-        label = name if strength is None else f"{name}-{given}"
-        if label in [each[0] for each in found]:
+        entry = _entry(part)
+        if entry.label in [other.label for other in found]:
             raise UsageError(f"--methods names {part} twice", hint="once is enough")
-        found.append((label, name, strength))
+        found.append(entry)
     if not found:
         raise UsageError("--methods is empty", hint="such as solid,pixelate,blur")
     return found
 
 
-def _protected(data: Path, folder: Path, name: str, strength: float | None, seed: int) -> None:
+def _entry(part: str) -> Entry:
+    from moretta.methods import method, settings
+
+    name, *given = part.split(":")
+    chosen = method(name)
+    strengths = [each for each in given if "=" not in each]
+    pairs = [each.split("=", 1) for each in given if "=" in each]
+    own = {key.replace("-", "_"): value for key, value in pairs}
+    if len(strengths) > 1 or len(own) < len(pairs):
+        raise UsageError(f"--methods: {part!r} says one thing twice", hint="once is enough")
+    strength = _strength(part, strengths[0]) if strengths else None
+    if strength is not None and chosen.strength is None:
+        raise UsageError(
+            f"--methods: {name} has no scale of strength",
+            hint=f"leave :{strengths[0]} out: --methods {name}",
+        )
+    settings(chosen, own, strength=strength)
+    words = [name, *strengths, *(word for pair in own.items() for word in pair)]
+    return Entry(
+        label="-".join(re.sub(r"[^A-Za-z0-9.+]+", "-", word).strip("-") for word in words),
+        name=name,
+        strength=strength,
+        settings=own,
+    )
+
+
+def _strength(part: str, given: str) -> float | Literal["auto"]:
+    if given == "auto":
+        return "auto"
+    try:
+        return float(given)
+    except ValueError:
+        raise UsageError(f"--methods: {part!r} has no strength", hint="such as blur:0.5") from None
+
+
+def _maker(entry: Entry, out: Path, seed: int) -> Anonymizer:
+    """Return what runs a method. What it is built of is checked, and nothing is made.
+
+    Keys and stated epsilons take no seed. What is spent goes to a ledger beside the outputs: a
+    comparison on this machine must not use up the budgets that published releases are held to.
+    """
     from moretta.api import Anonymizer
+    from moretta.methods import method, settings
+
+    chosen = method(entry.name)
+    own = settings(chosen, entry.settings, strength=entry.strength)
+    given: dict[str, Any] = {"settings": entry.settings, "strength": entry.strength}
+    if not (chosen.keyed or own.counted or own.secret_chance):
+        given["seed"] = seed
+    if own.counted:
+        given["ledger"] = out / "ledger.sqlite"
+    if own.needs_persons:
+        given["persons"] = "folders"
+    return Anonymizer(entry.name, **given)
+
+
+def _protected(data: Path, folder: Path, maker: Anonymizer) -> None:
     from moretta.methods import method
     from moretta.pipeline.custody import fleeting
 
     there = (folder / "manifest.jsonl").exists()
-    keyed = method(name).keyed  # such pictures come from a key, which the attackers do not get
-    maker = Anonymizer(name, strength=strength, seed=None if keyed else seed)
+    keyed = method(maker.options.method).keyed  # by a key that the attackers do not get
     maker.run(data, folder, resume=there, keyring=fleeting() if keyed else None)
 
 
