@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moretta.faces.detect import detector
 from moretta.faces.detect.search import (
     OVERLAP,
     TILE,
@@ -143,6 +145,75 @@ def test_the_fallback_is_built_only_when_nothing_is_found():
     assert asked == []
     find_faces(np.full((300, 300, 3), 128, np.uint8), [EYE], fallback=fallback)
     assert asked == [1]
+
+
+def shy(score, views=None):
+    """A detector that finds red and is only so sure; `views` gets the sizes of what it is shown."""
+
+    def look(picture: np.ndarray, least: float) -> Found:
+        if views is not None:
+            views.append(picture.shape[:2])
+        finds = look_for_red(picture, least)
+        found = Found(finds.boxes, finds.points, np.full(len(finds.boxes), score))
+        return found.kept(found.scores >= least)
+
+    return look
+
+
+@pytest.mark.parametrize("box", [(100, 100, 130, 140), (0, 300, 60, 380), (700, 500, 712, 515)])
+@pytest.mark.parametrize(
+    ("first", "second", "seen"), [(0.3, 0.9, True), (0.1, 0.9, False), (0.3, 0.1, False)]
+)
+def test_what_one_detector_is_unsure_of_another_is_shown(box, first, second, seen):
+    views: list[tuple[int, int]] = []
+    unsure = Eye(detector=replace(RED, unsure_from=0.2), look=shy(first), least_score=0.5)
+    other = Eye(detector=replace(RED, name="other"), look=shy(second, views), least_score=0.4)
+    photo = with_red(600, 800, box)
+    found = find_faces(photo, [unsure], quick=False, fallback=lambda: [other])
+    assert bool(views) == (first == 0.3)
+    assert all(max(view) < 6.2 * 96 for view in views)  # the place alone, not the whole photo
+    assert [(face.detector, face.score) for face in found] == [("other", 0.9)] * seen
+    for face in found:
+        near = [face.box.left, face.box.top, face.box.right, face.box.bottom]
+        np.testing.assert_allclose(near, box, atol=2)
+        np.testing.assert_allclose(face.points[2], [np.mean(box[::2]), np.mean(box[1::2])], atol=2)
+    assert not find_faces(photo, [unsure], quick=False)
+
+
+def test_nobody_is_asked_about_a_face_that_is_known():
+    """The unsure find is a part of a face that is handled anyway."""
+    views: list[tuple[int, int]] = []
+
+    def look(picture: np.ndarray, least: float) -> Found:
+        found = Found(
+            np.array([(40.0, 40.0, 140.0, 140.0), (50.0, 50.0, 100.0, 100.0)]),
+            np.zeros((2, 5, 2)),
+            np.array([0.9, 0.3]),
+        )
+        return found.kept(found.scores >= least)
+
+    eye = Eye(detector=replace(RED, unsure_from=0.2), look=look, least_score=0.5)
+    other = Eye(detector=replace(RED, name="other"), look=shy(0.9, views), least_score=0.4)
+    photo = with_red(170, 170, (50, 50, 100, 100))  # seen at one scale
+    assert len(find_faces(photo, [eye], quick=False, fallback=lambda: [other])) == 1
+    assert not views
+
+
+def test_a_face_that_the_border_cuts(astronaut):
+    """YuNet is unsure of it (0.42), CenterFace sees it (0.5)."""
+    eyes = [
+        Eye(detector=each, look=each.build("cpu", 1), least_score=each.least_score)
+        for each in (detector("yunet"), detector("centerface"))
+    ]
+    (whole,) = find_faces(astronaut, eyes[:1])
+    from_column = int(whole.box.left + 0.65 * whole.box.width)
+    cut = np.ascontiguousarray(astronaut[:, from_column:])
+    assert not find_faces(cut, eyes[:1], quick=False)
+    (found,) = find_faces(cut, eyes[:1], quick=False, fallback=lambda: eyes[1:])
+    assert found.detector == "centerface"
+    inside = [found.box.right + from_column, found.box.top, found.box.bottom]
+    seen = [whole.box.right, whole.box.top, whole.box.bottom]
+    np.testing.assert_allclose(inside, seen, atol=0.2 * whole.box.height)
 
 
 WHOLE = (300.0, 300.0, 900.0, 900.0)  # a face, seen a level down

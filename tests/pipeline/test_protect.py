@@ -13,7 +13,7 @@ from moretta.faces import mask as masks
 from moretta.faces.crop import points_of_box
 from moretta.photos.files import read_photo
 from moretta.pipeline.options import options
-from moretta.pipeline.protect import Identities, Picture, Protected, Protector, _shared
+from moretta.pipeline.protect import SURE, Identities, Picture, Protected, Protector, _shared
 from moretta.records import Box, Edited, Face, PhotoRecord
 
 
@@ -222,6 +222,32 @@ def test_what_may_be_no_face_is_hidden_below_the_faces_that_are_drawn(poster, ne
     assert rest.sum() > 1000
     assert both.changed[rest].all()
     assert len(np.unique(both.pixels[rest], axis=0)) < 60, "a few flat cells"
+
+
+def test_a_face_of_which_one_detector_is_unsure_is_asked_about_and_hidden(
+    astronaut, newface, monkeypatch
+):
+    """A second face with a bar before its eyes, and a YuNet that is harder to please than ours."""
+    (whole,) = newface.find(astronaut)
+    barred = astronaut.copy()
+    top, left = int(whole.box.top), int(whole.box.left)
+    barred[top + 15 : top + 60, left - 10 : int(whole.box.right) + 10] = 60
+    photo = np.ascontiguousarray(np.concatenate([astronaut, barred], axis=1))
+    plain = newface.find(photo)
+    assert [face.detector for face in plain] == ["yunet", "yunet"]
+    hard = replace(newface._eyes[0], least_score=plain[1].score + 0.01)
+    monkeypatch.setattr(newface, "_eyes", [hard])
+    assert [face.detector for face in newface.find(photo)] == ["yunet", "centerface"]
+    monkeypatch.setitem(SURE, "centerface", 1.0)
+    result = protected(newface, photo)
+    drawn, hidden = result.faces
+    assert (drawn.method, hidden.method) == ("newface", "pixelate")
+    assert hidden.audit["passed"]
+    box = plain[1].box
+    rows, columns = slice(int(box.top), int(box.bottom)), slice(int(box.left), int(box.right))
+    assert result.changed[rows, columns].mean() > 0.95
+    assert "centerface" in newface.weights(result.faces)
+    assert "centerface" not in newface.weights(result.faces[:1])
 
 
 def test_two_heads_that_touch_share_the_pixels_between_them(newface):

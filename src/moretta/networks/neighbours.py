@@ -36,6 +36,8 @@ SCHEMA = 1
 APPROXIMATE = 500_000  # members from which an approximate index pays
 Metric = Literal["cosine", "euclidean"]
 
+SAME_DIGITS = 9  # decimals of a cosine or a distance, beyond which none is nearer than another
+
 _BLOCK = 20_000  # members compared at once
 
 
@@ -73,7 +75,10 @@ class Faces:
 
 
 def exactly(members: Floats, wanted: Floats, count: int, metric: Metric) -> Whole:
-    """Compare with every member, a block at a time -> (k, count), nearest first, ties by number."""
+    """Compare with every member, a block at a time -> (k, count), nearest first, ties by number.
+
+    What differs by less than the last of SAME_DIGITS is a tie: some processors multiply equal rows to unequal last digits.
+    """
     best = np.zeros((len(wanted), 0))
     places = np.zeros((len(wanted), 0), np.int64)
     asked = _unit(wanted) if metric == "cosine" else wanted.astype(np.float64)
@@ -84,7 +89,7 @@ def exactly(members: Floats, wanted: Floats, count: int, metric: Metric) -> Whol
         else:
             block = block.astype(np.float64)
             near = 2 * asked @ block.T - (block**2).sum(1)
-        best = np.concatenate([best, near], 1)
+        best = np.concatenate([best, np.round(near, SAME_DIGITS)], 1)
         numbers = np.arange(start, start + len(block))
         places = np.concatenate([places, np.broadcast_to(numbers, near.shape)], 1)
         order = np.argsort(-best, axis=1, kind="stable")[:, :count]

@@ -57,9 +57,10 @@ COVER_SCALES = (
 LOOKS = 3  # a photo in which faces are found after so many rounds is withheld
 HANDLED = 0.5  # share of a found box that was changed, from which it is a face already handled
 MOST_STRETCH = 1.5  # a drawn face is stretched no further to hold its box: it is covered instead
-SURE = {
-    "yunet": 0.65
-}  # scores from which a find is drawn: below, most are knots, hands and patterns
+SURE = {  # scores from which a find is drawn
+    "yunet": 0.65,  # below, most are knots, hands and patterns
+    "centerface": 0.65,  # below, most are half hidden, out of focus or cut: not to be drawn well
+}
 LARGE = 3.75  # photo pixels a crop pixel from which a find must be SURE_IF_LARGE to be drawn
 SURE_IF_LARGE = 0.75  # enlarged photos: false alarms up to 0.72, faces from 0.83
 HELD = 0.7  # a face that lies in a find and is smaller than this, and surer, makes it no face
