@@ -12,13 +12,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from moretta.faces.detect import detector
 from moretta.faces.detect.search import AGREE, Eye, find_faces
-from moretta.records import Face, Pixels
+
+if TYPE_CHECKING:
+    from moretta.records import Face, Pixels
 
 SIDE, ACROSS = 160, 8  # px of a picture on the sheet, pictures in a row
 
@@ -40,11 +43,11 @@ def main() -> None:
     }
     seconds = dict.fromkeys(ways, 0.0)
     counts = dict.fromkeys(ways, 0)
-    shown: list[Pixels] = []
+    shown = []
     files = sorted(given.data.rglob("*.jpg"))[: given.count]
     for file in files:
         photo = read(file, given.enlarge)
-        found: dict[str, list[Face]] = {}
+        found = {}
         for name, way in ways.items():
             begun = time.process_time()
             found[name] = way(photo)

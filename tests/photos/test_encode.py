@@ -10,7 +10,7 @@ from PIL import Image
 from moretta.errors import PhotoError, UsageError
 from moretta.photos import encode
 from moretta.photos.decode import decode
-from moretta.photos.encode import encode_photo, merge
+from moretta.photos.encode import as_written, encode_photo, merge, shows_all
 from moretta.photos.metadata import leftovers
 from moretta.photos.photo import HOLDS, Photo
 
@@ -197,3 +197,34 @@ def test_heic_round_trip():
     written = io.BytesIO()
     Image.fromarray(photo.pixels).save(written, "JPEG")
     assert leftovers(written.getvalue(), metadata="none") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "came", "goes", "all_of_it"),
+    [
+        ("rgb", "png", None, True),
+        ("rgba", "tiff", "png", True),
+        ("rgb", "jpeg", "bmp", True),
+        ("rgb", "jpeg", None, False),
+        ("rgb", "png", "jpeg", False),
+        ("rgb", "png", "webp", False),
+        ("grey", "png", None, False),  # a drawing loses its colours
+        ("grey+alpha", "png", None, False),
+    ],
+)
+def test_what_a_reader_of_the_file_sees(kind, came, goes, all_of_it):
+    photo = photo_of(kind, 8, 40, 30, container=came)
+    rng = np.random.default_rng(1)
+    edited = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    changed = np.zeros((40, 30), bool)
+    changed[10:30, 5:25] = True
+    assert shows_all(photo, goes) == all_of_it
+    seen = as_written(photo, edited, changed, format=goes)
+    assert (seen == read(encode_photo(photo, edited, changed, format=goes)).pixels).all()
+    assert (seen[changed] == edited[changed]).all() == all_of_it
+
+
+def test_webp_that_was_lossless_stays_so():
+    photo = photo_of("rgb", 8, 8, 8, container="webp", lossless=True)
+    assert shows_all(photo)
+    assert not shows_all(replace(photo, lossless=False))

@@ -51,6 +51,39 @@ def test_a_face_in_the_alpha_channel_does_not_get_out(tmp_path, small, solid):
         assert not [face for face in solid.find(seen) if face.box.overlap(box) > 0.2]
 
 
+@pytest.mark.parametrize("undone", [True, False])
+@pytest.mark.parametrize("policy", ["cover", "withhold"])
+def test_a_face_near_the_threshold_is_judged_as_the_file_shows_it(
+    undone, policy, small, monkeypatch
+):
+    given = {"method": "blur", "settings": {"sigma": 0.1}, "seed": 1, "on_audit_fail": policy}
+    protector = Protector(options(given))
+    asked = []
+
+    def written(pixels, changed):
+        asked.append(changed.any())
+        return small if undone else pixels
+
+    monkeypatch.setattr(protector, "_known", 1.0)  # how like is what passes?
+    (before,) = protected(protector, small, written=written).faces
+    assert not asked, "far below the threshold the file is not looked at"
+    monkeypatch.setattr(protector, "_known", before.audit["cosine"] + 0.01)
+    result = protected(protector, small, written=written)
+    (record,) = result.faces
+    assert asked == [True]
+    if not undone:
+        assert (result.decision, record.method, record.notes) == ("published", "blur", before.notes)
+        assert record.audit["passed"]
+    elif policy == "withhold":
+        assert result.decision == "withheld"
+        assert "1 of 1 face not protected: the judge knows them" in result.reason
+    else:
+        assert (result.decision, record.method) == ("published", "solid")
+        assert record.audit["passed"]
+        assert any("known only as the file shows it" in note for note in record.notes)
+        assert "1 covered" in result.reason
+
+
 def test_points_far_from_their_box_do_not_blind_the_judge(small, weak):
     (face,) = weak.find(small)
     for shift in (9000.0, -400.0, 120.0):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moretta.photos.photo import Mask, Metadata, Photo, Samples
     from moretta.records import Pixels
 
+LOSSLESS = ("png", "tiff", "bmp")
 _COMPARE_UP_TO = 4_000_000  # pixels; beyond that a second decoding costs too much
 
 
@@ -49,9 +50,7 @@ def encode_photo(
     container = photo.format if format is None else format
     icc = _checked_profile(photo, container, metadata)
     _check_container(photo, container, quality)
-    lossless = container in ("png", "tiff", "bmp") or (
-        container == "webp" and photo.format == "webp" and photo.lossless
-    )
+    lossless = _lossless(photo, container)
     samples = _as_stored(merge(photo, edited, changed), container)
     try:
         data = _encode(samples, photo, container, quality=quality, lossless=lossless, icc=icc)
@@ -62,6 +61,33 @@ def encode_photo(
         ) from fault
     _check(data, samples, container, lossless=lossless, metadata=metadata)
     return data
+
+
+def shows_all(photo: Photo, format: str | None = None) -> bool:  # noqa: A002
+    """Return whether the file shows edited pixels as they are: lossless, and in colours."""
+    return _lossless(photo, format or photo.format) and not photo.kind.startswith("grey")
+
+
+def as_written(
+    photo: Photo,
+    edited: Pixels,
+    changed: Mask,
+    *,
+    format: str | None = None,  # noqa: A002
+    quality: int = 95,
+    metadata: Metadata = "none",
+) -> Pixels:
+    """Return what a reader of the file that `encode_photo` makes will see: (H, W, 3) uint8 RGB."""
+    data = encode_photo(photo, edited, changed, format=format, quality=quality, metadata=metadata)
+    most = edited.shape[0] * edited.shape[1]
+    return decode(data, name="", metadata=metadata, max_pixels=most).pixels
+
+
+def _lossless(photo: Photo, container: str) -> bool:
+    """Return whether no sample changes on the way into the file."""
+    return container in LOSSLESS or (
+        container == "webp" and photo.format == "webp" and photo.lossless
+    )
 
 
 def merge(photo: Photo, edited: Pixels, changed: Mask) -> Samples:

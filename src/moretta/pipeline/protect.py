@@ -9,7 +9,9 @@ The order of events for one photo:
 4. the judge, whom no method was trained with, compares each face with the original;
 5. a face that it knows, or nearly, is drawn anew, if the method may, with other chance, and the
    drawing that is least like the old face stays;
-6. one that it knows even so is painted solid, larger each time, or the photo is withheld.
+6. one that it knows even so is painted solid, larger each time, or the photo is withheld;
+7. where the file will not show these very pixels, a face near the judge's threshold is judged once
+   more as a reader of the file will see it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import hashlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
     from moretta.privacy.ledger import Ledger
     from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Guard, Pixels, Settings
 
+    Written = Callable[
+        [Pixels, npt.NDArray[np.bool_]], Pixels
+    ]  # (pixels, changed) -> as read again
+
 COVER = "solid"
 DOUBTFUL = (
     "pixelate"  # for finds too unsure to be drawn: hides a face, and spoils little if it is none
@@ -67,6 +73,7 @@ HELD = 0.7  # a face that lies in a find and is smaller than this, and surer, ma
 BESIDE = 0.5  # a face is beside another if it is no smaller than this, nor nearer than this to its middle
 SEAM = 0.1  # of the ellipse: the width over which one of two drawings that touch becomes the other
 WHOLE = 0.99  # share of all that belongs to a find, from which a surer face's drawing replaces it
+NEAR = 0.15  # below the judge's threshold: no encoding moved a cosine further up (0.11 at JPEG 20)
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
@@ -121,6 +128,7 @@ class Picture:
     looks: Sequence[Pixels] = ()  # the same photo as viewers may show it: on white, on black
     found: Sequence[Face] | None = None  # what `find` answered before: saves that, and only that
     identities: Identities = NOBODY
+    written: Written | None = None  # what the file will show; None: these very pixels
     pseudonyms: Pseudonyms | None = None  # where the secrets of its faces come from, if keyed
 
 
@@ -462,6 +470,9 @@ class Protector:
         else:
             result.decision = "withheld"
             result.reason = f"faces are still found after {LOOKS} looks"
+        if picture.written is not None and result.decision == "published":
+            with _timed([result], "audit"):
+                self._audit_written(picture, picture.written, result, tasks)
         if result.within:
             result.notes.append(
                 f"finds that lie whole within the drawing of a surer face, gone with it: "
@@ -516,6 +527,40 @@ class Protector:
         known = self._judged(picture.pixels, result.pixels, tasks, range(len(tasks)))
         if self.method.redraws:
             known = self._drawn_anew(picture, result, tasks)
+        self._covered(picture, result, tasks, known)
+
+    def _audit_written(
+        self, picture: Picture, written: Written, result: Protected, tasks: list[_Task]
+    ) -> None:
+        """Judge the faces near the threshold as the file will show them; cover what is known there.
+
+        JPEG moves a cosine by a hundredth or two, and a photo without colours keeps none of a drawing.
+        """
+        near = [
+            i
+            for i, task in enumerate(tasks)
+            if task.audit["cosine"] is not None and task.audit["cosine"] > self._known - NEAR
+        ]
+        if not near:
+            return
+        shown = written(result.pixels, result.changed)
+        now = self._judge.embed(shown, [tasks[i].face for i in near])
+        known = []
+        for i, vector in zip(near, now, strict=True):
+            cosine = float(tasks[i].old @ vector)
+            if not cosine <= self._known:
+                tasks[i].audit["cosine"] = cosine
+                tasks[i].audit["passed"] = False
+                tasks[i].notes.append(
+                    "known only as the file shows it: encoded, or without colours"
+                )
+                known.append(i)
+        self._covered(picture, result, tasks, known)
+
+    def _covered(
+        self, picture: Picture, result: Protected, tasks: list[_Task], known: list[int]
+    ) -> None:
+        """Paint what the judge knows, larger each time, or withhold the photo."""
         if self.options.on_audit_fail == "cover":
             for scale in COVER_SCALES:
                 for i in known:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -30,6 +31,7 @@ from moretta.faces.recognise import JUDGE
 from moretta.methods import method
 from moretta.methods import settings as chosen_settings
 from moretta.photos import manifest as manifests
+from moretta.photos.encode import as_written, shows_all
 from moretta.photos.files import encode_photo, read_photo, sha256_of, write_whole
 from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
@@ -44,9 +46,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.photos.files import Photo
+    from moretta.photos.photo import Mask
     from moretta.pipeline.custody import Keyring
     from moretta.privacy.ledger import Ledger
-    from moretta.records import Face
+    from moretta.records import Face, Pixels
 
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 BATCH = 8  # photos whose faces are drawn together by methods that use a network
@@ -354,7 +357,20 @@ def _check_of(photo: Photo) -> int:
     return check
 
 
-def _picture(work: Work, photo: Photo, begun: sealing.Begun | None) -> Picture:
+def _written(photo: Photo, options: Options) -> Callable[[Pixels, Mask], Pixels] | None:
+    """Return what tells how the file will show edited pixels; None where it shows them as they are."""
+    if shows_all(photo, options.format):
+        return None
+    return partial(
+        as_written,
+        photo,
+        format=options.format,
+        quality=options.quality,
+        metadata=options.metadata,
+    )
+
+
+def _picture(work: Work, photo: Photo, begun: sealing.Begun | None, options: Options) -> Picture:
     looked, identities = work.looked, work.identities
     if looked is not None and looked.check != _check_of(photo):  # replaced since: begin anew
         looked, identities = None, NOBODY
@@ -365,6 +381,7 @@ def _picture(work: Work, photo: Photo, begun: sealing.Begun | None) -> Picture:
         looks=photo.looks(),
         found=looked.faces if looked is not None else None,
         identities=identities,
+        written=_written(photo, options),
         pseudonyms=begun.pseudonyms if begun is not None else None,
     )
 
@@ -390,7 +407,7 @@ def handle(batch: Sequence[Work], protector: Protector) -> Iterator[Done]:
         yield fault
     try:
         results = protector.protect(
-            [_picture(work, photo, one) for work, photo, _, _, one in ready]
+            [_picture(work, photo, one, protector.options) for work, photo, _, _, one in ready]
         )
     except Exception as error:  # noqa: BLE001 - as above
         if len(ready) == 1:
