@@ -170,8 +170,17 @@ def test_without_a_log_nothing_goes_on(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LogBroken, match="cannot be written"):
         AccessLog(tmp_path / "file" / "log").write("open", record="", purpose="", result="")
-    with pytest.raises(LogBroken):
-        AccessLog(tmp_path / "none").verify()
+
+
+def test_a_log_that_is_not_there_was_removed_only_if_somebody_knows_a_head_of_it(tmp_path):
+    log = AccessLog(tmp_path / "access.jsonl")
+    with pytest.raises(UsageError, match="there is no access log"):
+        log.verify()
+    log.write("open", record="00", purpose="request", result="asked")
+    head = log.verify()
+    (tmp_path / "access.jsonl").unlink()
+    with pytest.raises(LogBroken, match="is gone, which once had 1 known head"):
+        log.verify([head])
 
 
 def test_purposes():

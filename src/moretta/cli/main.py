@@ -31,7 +31,8 @@ from moretta.errors import MorettaError, one_line
 
 EPILOG = (
     "Exit codes: 0 all published; 1 our fault; 2 wrong use; 3 something was withheld, or covered "
-    "by policy; 4 some input could not be read; 130 interrupted (go on with --resume)."
+    "by policy; 4 some input could not be read; 6 the access log was altered; 130 interrupted (go on "
+    "with --resume)."
 )
 app = typer.Typer(
     no_args_is_help=True,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moretta.errors import KeyRejected, LogBroken, UsageError, one_line
+from moretta.errors import KeyRejected, LogBroken, UsageError, count_of, one_line
 from moretta.privacy import chain, keys, phrases
 from moretta.privacy.keys import KeyFile, Passphrase, PrivateKey, PublicKey, SigningKey
 
@@ -284,10 +284,24 @@ class AccessLog:
             ) from None
 
     def verify(self, known: Sequence[chain.Head] = ()) -> chain.Head:
-        """Return the log's head. Raises LogBroken."""
+        """Return the log's head.
+
+        Raises LogBroken, also where a log of which heads are known is gone; UsageError where there is
+        no log and nobody knows of one.
+        """
         try:
             with self._path.open("rb") as file:
                 return chain.verified(file, known=known)
+        except FileNotFoundError:
+            if known:
+                raise LogBroken(
+                    f"{self._path} is gone, which once had {count_of(len(known), 'known head')}",
+                    hint="it was removed, or --log names another one",
+                ) from None
+            raise UsageError(
+                f"there is no access log {self._path}",
+                hint="nothing was opened yet, or --log names another one; kept heads would show a removal",
+            ) from None
         except OSError as fault:
             raise LogBroken(
                 f"{self._path} cannot be read: {fault.strerror}", hint="check the name"
@@ -305,7 +319,7 @@ def purpose(text: str) -> str:
     plain = one_line(text.strip())
     if len(plain) < 3 or len(plain) > PURPOSE_LIMIT:
         raise UsageError(
-            "--purpose says nothing" if len(plain) < 3 else "--purpose is too long",
+            f"--purpose {plain!r} says nothing" if len(plain) < 3 else "--purpose is too long",
             hint=f"why are the originals needed? 3 to {PURPOSE_LIMIT} characters, for the access log",
         )
     return plain
