@@ -187,9 +187,14 @@ def legible():
 
     def read(data):
         if data.startswith(b"\x89PNG"):
-            return re.sub(rb"(?s)IDAT.*(?=\0\0\0\0IEND)", b"IDAT", data)
-        if data.startswith(b"\xff\xd8"):
-            return re.sub(rb"(?s)\xff\xda.*(?=\xff\xd9)", b"\xff\xda", data)
+            kept, at = data[:8], 8
+            while at < len(data):
+                end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+                kept += b"" if data[at + 4 : at + 8] == b"IDAT" else data[at:end]
+                at = end
+            return kept
+        if data.startswith(b"\xff\xd8"):  # behind a start of scan, up to the next marker
+            return re.sub(rb"(?s)(\xff\xda.)(?:[^\xff]|\xff[\0\xd0-\xd7])*", rb"\1", data)
         return data
 
     return read

@@ -21,7 +21,17 @@ from PIL import Image
 from moretta.weights import load
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "cli").glob("*.toml"))
-KEYS = {"about", "files", "skip_as_root", "skip_with_cuda", "env", "first", "args", "exit", "process"}
+KEYS = {
+    "about",
+    "files",
+    "skip_as_root",
+    "skip_with_cuda",
+    "env",
+    "first",
+    "args",
+    "exit",
+    "process",
+}
 KEYS |= {"stdout", "stderr", "exists", "absent", "manifest", "not_in_stderr"}
 
 

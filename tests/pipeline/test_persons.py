@@ -320,9 +320,7 @@ def test_which_face_gets_which_seed():
 
 
 @pytest.mark.parametrize("who", ["folders", "group", "csv"])
-def test_two_runs_share_no_face_and_name_nobody(
-    album, tmp_path, lines, tree, legible, quick, who
-):
+def test_two_runs_share_no_face_and_name_nobody(album, tmp_path, lines, tree, legible, quick, who):
     table = tmp_path / "schmidt-family.csv"
     table.write_text("photo,person\nanna/1.png,Anna Schmidt\nanna/2.png,Anna Schmidt\n")
     given = {"persons": str(table) if who == "csv" else who, "rename": True}

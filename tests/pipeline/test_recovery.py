@@ -21,7 +21,6 @@ torch = pytest.importorskip("torch")
 
 from moretta.pipeline.recovery import aligned, carriers, recover_faces, recovered
 
-
 #: What is drawn with a fresh salt is by chance like the old face, once in about a hundred, and then
 #: covered: here a face must be drawn.
 KNOWS_NOBODY = "moretta.pipeline.protect.threshold", lambda far: 1.0

@@ -338,7 +338,7 @@ def test_a_killed_run_goes_on(after, jobs, folder, tmp_path, lines, quick):
     wait_for_lines(out, after, process)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)  # until its workers are gone too
     assert process.returncode == -signal.SIGKILL, "the run was over too soon to kill it"
     assert gone(workers), "a worker goes on writing behind the resumed run"
     kept = {line["name"] for line in whole_lines(out)}
@@ -359,7 +359,7 @@ def children(pid):
 
 
 def gone(pids):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30  # one that is still being started notices when it is
     while time.monotonic() < end:
         if not any(alive(pid) for pid in pids):
             return True
