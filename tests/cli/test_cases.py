@@ -15,12 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime import get_available_providers
 from PIL import Image
 
 from moretta.weights import load
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "cli").glob("*.toml"))
-KEYS = {"about", "files", "skip_as_root", "env", "first", "args", "exit", "process"}
+KEYS = {
+    "about",
+    "files",
+    "skip_as_root",
+    "skip_with_cuda",
+    "env",
+    "first",
+    "args",
+    "exit",
+    "process",
+}
 KEYS |= {"stdout", "stderr", "exists", "absent", "manifest", "not_in_stderr"}
 
 
@@ -78,6 +89,8 @@ def test_case(path, tmp_path, portrait, scene, tree, lines, moretta, monkeypatch
     assert set(case) <= KEYS, "a mistyped key would test nothing"
     if case.get("skip_as_root") and os.geteuid() == 0:
         pytest.skip("root may read everything")
+    if case.get("skip_with_cuda") and "CUDAExecutionProvider" in get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
     monkeypatch.chdir(tmp_path)
     for name, recipe in case.get("files", {}).items():
         make(tmp_path / name, recipe, portrait, scene)

@@ -55,7 +55,10 @@ def test_the_demo_says_that_it_draws_a_pool(moretta, tmp_path, monkeypatch):
     monkeypatch.setenv(pools.FOLDER_VARIABLE, str(tmp_path / "pools"))
     words = ("demo", "--output", tmp_path / "look", "--method", "falco")
     code, out, err = moretta(*words)
-    assert (code, err) == (0, "drawing synthetic faces to choose from, once: 0 of 40\n")
+    assert code == 0
+    first, *later = err.splitlines()  # later ones where forty faces take longer than ten seconds
+    assert first == "drawing synthetic faces to choose from, once: 0 of 40"
+    assert all(one.startswith(first.removesuffix("0 of 40")) for one in later)
     assert out.startswith("falco: published")
     assert "synthetic" not in moretta(*words)[2]
 

@@ -19,6 +19,11 @@ boxes = st.builds(
 )
 
 
+#: Where alpha is 1: a centre on the rim itself may be told from it by the rounding of float32, which
+#: is a fortieth of a grey level at most.
+ONE = 1 - 1e-4
+
+
 def face_in(box: Box, squeeze: float = 1.0) -> Face:
     points = points_of_box(box)
     points[:, 0] = points[:, 0].mean() + (points[:, 0] - points[:, 0].mean()) * squeeze
@@ -38,7 +43,7 @@ def test_every_pixel_of_the_box_is_covered(box: Box, squeeze: float):
     alpha = placed(face_in(box, squeeze), shape)
     y, x = np.mgrid[0:150, 0:190] + 0.5
     inside = (x >= box.left) & (x < box.right) & (y >= box.top) & (y < box.bottom)
-    assert (alpha[inside] == 1).all()
+    assert (alpha[inside] >= ONE).all()
 
 
 @given(box=boxes)
@@ -49,7 +54,7 @@ def test_the_ellipse_of_the_points_is_covered_by_coordinates(box: Box):
     u, v = np.einsum("ij,jhw->ihw", to_template(face, "tight", 1)[:, :2], np.stack([x, y]))
     u, v = u + to_template(face, "tight", 1)[0, 2], v + to_template(face, "tight", 1)[1, 2]
     radius = np.hypot((u - CENTRE[0]) / SEMI_AXES[0], (v - CENTRE[1]) / SEMI_AXES[1])
-    assert (alpha[radius <= 1.5] == 1).all()
+    assert (alpha[radius <= 1.5] >= ONE).all()
 
 
 def test_it_grows_with_scale_and_ends():
@@ -94,11 +99,11 @@ def test_a_block_holds_box_ellipse_and_the_recognisers_view(box: Box, squeeze: f
     y, x = np.mgrid[0:150, 0:190] + 0.5
     u = view[0, 0] * x + view[0, 1] * y + view[0, 2]
     v = view[1, 0] * x + view[1, 1] * y + view[1, 2]
-    assert (block[(np.abs(u - 0.5) <= 0.5) & (np.abs(v - 0.5) <= 0.5)] == 1).all()
+    assert (block[(np.abs(u - 0.5) <= 0.5) & (np.abs(v - 0.5) <= 0.5)] >= ONE).all()
     inside = (x >= box.left) & (x < box.right) & (y >= box.top) & (y < box.bottom)
-    assert (block[inside] == 1).all()
+    assert (block[inside] >= ONE).all()
     tight = to_template(face, "tight", 1)
     u = tight[0, 0] * x + tight[0, 1] * y + tight[0, 2]
     v = tight[1, 0] * x + tight[1, 1] * y + tight[1, 2]
     radius = np.hypot((u - CENTRE[0]) / SEMI_AXES[0], (v - CENTRE[1]) / SEMI_AXES[1])
-    assert (block[radius <= scale] == 1).all()
+    assert (block[radius <= scale] >= ONE).all()

@@ -92,10 +92,10 @@ def test_a_decompression_bomb_is_refused_at_once(tmp_path):
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
     )
     (tmp_path / "a.png").write_bytes(bomb + chunk(b"IEND", b""))
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(PhotoError, match="30000 x 30000") as caught:
         read_photo(tmp_path / "a.png")
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1
     assert "--max-pixels" in caught.value.hint
 
 

@@ -310,6 +310,9 @@ def test_names_that_are_no_unicode(portrait, put, tmp_path, lines, quick, morett
 # ---- ended in the middle --------------------------------------------------------------------
 
 
+MANY = 30  # photos: a second's work and more is left when the signal comes, also if it comes late
+
+
 def started(source, out, *more):
     command = [sys.executable, "-m", "moretta", "anonymize", source, "-o", out]
     command += ["--seed", "1", "--progress", "none", *more]
@@ -330,20 +333,20 @@ def wait_for_lines(out, count, process):
 
 @pytest.mark.parametrize(("after", "jobs"), [(0, 1), (1, 1), (5, 1), (9, 1), (3, 2)])
 def test_a_killed_run_goes_on(after, jobs, folder, tmp_path, lines, quick):
-    source, out = folder(12), tmp_path / "out"
+    source, out = folder(MANY), tmp_path / "out"
     process = started(source, out, "--jobs", jobs)
     wait_for_lines(out, after, process)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)  # until its workers are gone too
     assert process.returncode == -signal.SIGKILL, "the run was over too soon to kill it"
     assert gone(workers), "a worker goes on writing behind the resumed run"
     kept = {line["name"] for line in whole_lines(out)}
-    assert after <= len(kept) < 12
+    assert after <= len(kept) < MANY
     before = {name: (out / name).stat().st_mtime_ns for name in kept}
     summary = go(source, out, resume=True)
-    assert (summary.kept, summary.published) == (len(kept), 12 - len(kept))
-    check_whole(out, lines, [f"p{i:02d}.png" for i in range(12)], summary)
+    assert (summary.kept, summary.published) == (len(kept), MANY - len(kept))
+    check_whole(out, lines, [f"p{i:02d}.png" for i in range(MANY)], summary)
     assert before == {name: (out / name).stat().st_mtime_ns for name in kept}, "done twice"
 
 
@@ -356,7 +359,7 @@ def children(pid):
 
 
 def gone(pids):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30  # one that is still being started notices when it is
     while time.monotonic() < end:
         if not any(alive(pid) for pid in pids):
             return True
@@ -379,7 +382,7 @@ def whole_lines(out):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_ends_with_130_and_can_be_resumed(jobs, folder, tmp_path, lines, quick):
-    source, out = folder(10), tmp_path / "out"
+    source, out = folder(MANY), tmp_path / "out"
     process = started(source, out, "--jobs", jobs)
     wait_for_lines(out, 2, process)
     process.send_signal(signal.SIGINT)
@@ -389,7 +392,7 @@ def test_ctrl_c_ends_with_130_and_can_be_resumed(jobs, folder, tmp_path, lines, 
     assert "left undone" in printed
     assert "Traceback" not in said
     summary = go(source, out, resume=True)
-    check_whole(out, lines, [f"p{i:02d}.png" for i in range(10)], summary)
+    check_whole(out, lines, [f"p{i:02d}.png" for i in range(MANY)], summary)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -397,7 +400,7 @@ def test_ctrl_c_in_a_batch_leaves_no_file_without_a_line(jobs, folder, tmp_path,
     pytest.importorskip("torch")
     source, out = folder(20), tmp_path / "out"
     process = started(source, out, "--jobs", jobs, "--method", "newface")
-    end = time.monotonic() + 90
+    end = time.monotonic() + 150  # to load the networks in two processes takes a while
     # one more than is asked for below: what is interrupted before its line takes its file along
     while process.poll() is None and time.monotonic() < end and len(list(out.glob("p*"))) < 4:
         time.sleep(0.002)
@@ -645,18 +648,18 @@ def people(portrait, put, tmp_path):
     return source
 
 
-def check_neutral(out, tree):
+def check_neutral(out, tree, legible):
     for name, data in tree(out).items():
         assert SECRET not in name.lower().encode(), name
         assert SECRET not in data.lower(), name
-        assert b"otto" not in data.lower(), name
+        assert b"otto" not in legible(data).lower(), name
 
 
-def test_rename_hides_every_name(people, tmp_path, tree, lines, quick):
+def test_rename_hides_every_name(people, tmp_path, tree, legible, lines, quick):
     out = tmp_path / "out"
     summary = go(people, out, rename=True)
     assert (summary.inputs, summary.published, summary.failed) == (11, 6, 5)
-    check_neutral(out, tree)
+    check_neutral(out, tree, legible)
     found = lines(out)
     assert len({line["name"] for line in found}) == 11
     for line in found:
@@ -671,7 +674,7 @@ def test_rename_hides_every_name(people, tmp_path, tree, lines, quick):
         go(people, out, rename=True, resume=True)
 
 
-def test_rename_keeps_its_names_when_resumed(folder, tmp_path, lines, quick, tree):
+def test_rename_keeps_its_names_when_resumed(folder, tmp_path, lines, quick, tree, legible):
     source, out = folder(5), tmp_path / "out"
 
     def listener(summary, record):
@@ -685,7 +688,7 @@ def test_rename_keeps_its_names_when_resumed(folder, tmp_path, lines, quick, tre
     assert (summary.kept, summary.published) == (2, 3)
     check_whole(out, lines, [f"{name}.png" for name in names.values()], summary)
     assert done < {line["name"] for line in lines(out)}
-    assert not any(b"p00" in data for data in tree(out).values())
+    assert not any(b"p00" in legible(data) for data in tree(out).values())
 
 
 def test_rename_mixes_the_order(scene, put, tmp_path, fast):
