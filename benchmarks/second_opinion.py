@@ -5,17 +5,20 @@
 Looks at each photo three times: YuNet alone, as shipped (CenterFace is shown the places of which YuNet is
 unsure), and with both detectors on the whole photo. Prints finds and CPU time a photo, and writes
 sheet.png with every find that YuNet alone leaves: whether it is a face is for a person to say.
+Where the folder has the truth.json of compose_groups.py, also recall by size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from truth import group_recall
 
 from moretta.faces.detect import detector
 from moretta.faces.detect.search import AGREE, Eye, find_faces
@@ -41,6 +44,7 @@ def main() -> None:
         "asked where unsure": lambda photo: find_faces(photo, [first], fallback=lambda: [second]),
         "both on the whole photo": lambda photo: find_faces(photo, [first, second]),
     }
+    seen: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in ways}
     seconds = dict.fromkeys(ways, 0.0)
     counts = dict.fromkeys(ways, 0)
     shown = []
@@ -53,6 +57,8 @@ def main() -> None:
             found[name] = way(photo)
             seconds[name] += time.process_time() - begun
             counts[name] += len(found[name])
+            boxes = [face.box for face in found[name]]
+            seen[name][file.name] = [(b.left, b.top, b.right, b.bottom) for b in boxes]
         alone = found["YuNet alone"]
         shown += [
             picture(photo, face)
@@ -62,6 +68,10 @@ def main() -> None:
     for name in ways:
         cost = 1000 * seconds[name] / len(files)
         print(f"{name}: {counts[name]} finds, {cost:.1f} ms of CPU a photo ({len(files)} photos)")
+    if (given.data / "truth.json").exists():
+        truth = json.loads((given.data / "truth.json").read_text())
+        for name in ways:
+            print(name, json.dumps(group_recall(truth, seen[name])))
     rows = [np.hstack(filled(shown[i : i + ACROSS])) for i in range(0, len(shown), ACROSS)]
     if rows:
         cv2.imwrite(str(given.out / "sheet.png"), np.vstack(rows)[..., ::-1])

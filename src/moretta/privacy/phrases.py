@@ -25,9 +25,14 @@ _COMMON = frozenset(["password", "passwort", "qwerty", "qwertz", "letmein", "wel
 
 
 def made(words: int = WORDS) -> str:
-    """Return a fresh passphrase of that many words of 12.9 bits each."""
+    """Return a fresh passphrase of that many different words of 12.9 bits each."""
     parts = (_FIRST, _VOWELS, _SECOND, _VOWELS)
-    return "-".join("".join(secrets.choice(part) for part in parts) for _ in range(words))
+    drawn: list[str] = []
+    while len(drawn) < words:
+        word = "".join(secrets.choice(part) for part in parts)
+        if word not in drawn:  # repeated, it counts once, and `checked` may call the phrase weak
+            drawn.append(word)
+    return "-".join(drawn)
 
 
 def bits(phrase: str) -> float:
