@@ -58,15 +58,19 @@ def command(
     from moretta.photos.files import write_whole
     from moretta.photos.manifest import make_folder
     from moretta.pipeline.inputs import listed
+    from moretta.pipeline.run import prepared
 
     _one_of("--profile", profile, PROFILES)
     _one_of("--scenario", scenario, SCENARIOS)
     if seed < 0:
         raise UsageError(f"--seed is {seed}", hint="0 or more")
     entries = listed_methods(methods)
-    if not any(item.photo for item in listed([data], output=out)):
+    photos = sum(item.photo for item in listed([data], output=out))
+    if not photos:
         raise UsageError(f"there is no photo in {data}", hint="one folder a person, photos in it")
     makers = [_maker(entry, out, seed) for entry in entries]
+    for maker in makers:
+        prepared(maker.options, photos, "auto", None)
     make_folder(out, hint="choose another name")
     reports: list[tuple[str, Report]] = []
     for entry, maker in zip(entries, makers, strict=True):
@@ -178,12 +182,16 @@ def _maker(entry: Entry, out: Path, seed: int) -> Anonymizer:
 
 
 def _protected(data: Path, folder: Path, maker: Anonymizer) -> None:
+    from moretta.cli.show import Display
     from moretta.methods import method
     from moretta.pipeline.custody import fleeting
 
     there = (folder / "manifest.jsonl").exists()
     keyed = method(maker.options.method).keyed  # by a key that the attackers do not get
-    maker.run(data, folder, resume=there, keyring=fleeting() if keyed else None)
+    with Display("auto") as display:
+        maker.run(
+            data, folder, resume=there, keyring=fleeting() if keyed else None, listener=display
+        )
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
