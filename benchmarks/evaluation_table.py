@@ -2,7 +2,9 @@
 
     python benchmarks/evaluation_table.py --data ../shared/data/eval/lfw --count 400 --out OUT \
         [--deface DEFACE_VENV] [--profile quick] [--recognisers sface,facenet] [--only solid,deface]
+    python benchmarks/evaluation_table.py --bench BENCH
 
+The second form prints the tables of what `moretta benchmark --output BENCH` has made, and nothing more.
 Conditions: no change; a black box twice as wide and high as the face; solid; pixelate and blur at
 strengths 0, 0.5 and 1; deface 1.5 with its defaults. Ours are what `moretta anonymize` releases: a
 face that the judge still knows is covered, and the table says how many were. solid has no strength.
@@ -59,14 +61,23 @@ USEFUL = (
 def main() -> None:
     """Make, attack, print; JSON and Markdown lie in --out."""
     parser = argparse.ArgumentParser(description="One table of tools under the same attackers")
-    parser.add_argument("--data", type=Path, required=True, help="PERSON/NN.jpg")
+    parser.add_argument(
+        "--bench", type=Path, help="folder of `moretta benchmark`: print its tables"
+    )
+    parser.add_argument("--data", type=Path, help="PERSON/NN.jpg")
     parser.add_argument("--count", type=int, default=400, help="people")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--deface", type=Path, help="virtual environment that holds deface 1.5.0")
     parser.add_argument("--profile", default="quick", choices=("quick", "standard", "full"))
     parser.add_argument("--recognisers", default="", help="NAME[,NAME] instead of the profile's")
     parser.add_argument("--only", default="", help="NAME[,NAME] of the conditions")
     asked = parser.parse_args()
+    if asked.bench:
+        made = [each["method"] for each in json.loads((asked.bench / "benchmark.json").read_text())]
+        print(table(*of_benchmark(asked.bench, made)))
+        return
+    if not (asked.data and asked.out):
+        parser.error("--data and --out, or --bench")
     originals = people(asked.data, asked.count, asked.out / "original")
     makers = conditions(asked.deface)
     wanted = [each for each in asked.only.split(",") if each] or list(makers)
@@ -87,6 +98,14 @@ def main() -> None:
     text = table(reports, covered)
     (asked.out / "table.md").write_text(text)
     print(text)
+
+
+def of_benchmark(bench: Path, labels: list[str]) -> tuple[list[tuple[str, Report]], dict[str, str]]:
+    """Return the reports of `moretta benchmark`, and how many faces were covered."""
+    reports = [
+        (name, read((bench / "reports" / name / "report.json").read_text())) for name in labels
+    ]
+    return reports, {name: audited(bench / "outputs" / name) for name in labels}
 
 
 def conditions(environment: Path | None) -> dict[str, Callable[[Path, Path], None]]:
