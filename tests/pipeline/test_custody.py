@@ -179,7 +179,7 @@ def test_a_log_that_is_not_there_was_removed_only_if_somebody_knows_a_head_of_it
     log.write("open", record="00", purpose="request", result="asked")
     head = log.verify()
     (tmp_path / "access.jsonl").unlink()
-    with pytest.raises(LogBroken, match="is gone, which once had 1 known head"):
+    with pytest.raises(LogBroken, match="which once had 1 known head, is gone"):
         log.verify([head])
 
 

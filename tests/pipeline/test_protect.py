@@ -67,6 +67,8 @@ def test_a_face_near_the_threshold_is_judged_as_the_file_shows_it(
     monkeypatch.setattr(protector, "_known", 1.0)  # how like is what passes?
     (before,) = protected(protector, small, written=written).faces
     assert not asked, "far below the threshold the file is not looked at"
+    protected(protector, small, written=written, rough=True)
+    assert asked.pop(), "but where it shows something else"
     monkeypatch.setattr(protector, "_known", before.audit["cosine"] + 0.01)
     result = protected(protector, small, written=written)
     (record,) = result.faces
@@ -82,6 +84,29 @@ def test_a_face_near_the_threshold_is_judged_as_the_file_shows_it(
         assert record.audit["passed"]
         assert any("known only as the file shows it" in note for note in record.notes)
         assert "1 covered" in result.reason
+
+
+def test_a_face_near_the_threshold_is_judged_by_the_points_that_were_found_too(
+    poster, newface, monkeypatch
+):
+    """The points by which a face is drawn are steadier than those that an attacker finds."""
+    (face,) = newface.find(poster)
+    asked = []
+
+    def known(photo, shown, seen):
+        asked.append(seen.points)
+        return 0.99
+
+    monkeypatch.setattr(newface, "_cosine", known)
+    monkeypatch.setattr(newface, "_like", 1.0)  # no drawing is thrown away
+    monkeypatch.setattr(newface, "_known", 1.0)
+    (far,) = protected(newface, poster).faces
+    assert (far.method, asked) == ("newface", [])
+    monkeypatch.setattr(newface, "_known", far.audit["cosine"] + 0.05)
+    (near,) = protected(newface, poster).faces
+    assert near.method == "solid"
+    assert all((points == face.points).all() for points in asked)
+    assert near.audit["covered"]["cosine"] == 0.99
 
 
 def test_points_far_from_their_box_do_not_blind_the_judge(small, weak):

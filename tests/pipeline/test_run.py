@@ -313,11 +313,11 @@ def test_names_that_are_no_unicode(portrait, put, tmp_path, lines, quick, morett
 MANY = 30  # photos: a second's work and more is left when the signal comes, also if it comes late
 
 
-def started(source, out, *more):
+def started(source, out, *more, **given):
     command = [sys.executable, "-m", "moretta", "anonymize", source, "-o", out]
     command += ["--seed", "1", "--progress", "none", *more]
     return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **given
     )
 
 
@@ -393,6 +393,21 @@ def test_ctrl_c_ends_with_130_and_can_be_resumed(jobs, folder, tmp_path, lines, 
     assert "Traceback" not in said
     summary = go(source, out, resume=True)
     check_whole(out, lines, [f"p{i:02d}.png" for i in range(MANY)], summary)
+
+
+@pytest.mark.parametrize("later", [0.0, 0.3, 0.8])
+def test_ctrl_c_while_workers_start_is_told_once(later, folder, tmp_path):
+    """A terminal sends it to every process, to those too that are still importing."""
+    process = started(folder(MANY), tmp_path / "out", "--jobs", 2, start_new_session=True)
+    end = time.monotonic() + 150
+    while process.poll() is None and time.monotonic() < end and len(children(process.pid)) < 2:
+        time.sleep(0.002)  # a tracker of resources, and a worker
+    time.sleep(later)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.count("interrupted") == 1
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -34,12 +34,15 @@ def verify(
 
     Example: [bold]moretta log verify[/bold]
     """
-    from moretta.errors import UsageError
+    from moretta.errors import LogBroken, UsageError
     from moretta.pipeline import custody
     from moretta.privacy import chain
     from moretta.privacy.keys import SigningKey, VerifyingKey
 
-    known = [chain.head_of(text) for text in head or ()]
+    try:
+        known = [chain.head_of(text) for text in head or ()]
+    except LogBroken as fault:  # what was typed is broken, not the log
+        raise UsageError(fault.fault, hint=fault.hint) from None
     if (signed is None) != (key is None):
         raise UsageError("--signed and --key go together", hint="give both")
     if signed is not None and key is not None:

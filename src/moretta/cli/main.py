@@ -35,6 +35,7 @@ EPILOG = (
     "with --resume)."
 )
 app = typer.Typer(
+    cls=usage.Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -97,7 +98,7 @@ def at_the_rim(commands: typer.Typer, name: str) -> None:
     except typer.Abort:
         print(f"{name}: error: the input ended where an answer was asked for", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, usage.Interrupted):
         print(f"{name}: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from moretta.cli.usage import Commands
 from moretta.errors import count_of
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

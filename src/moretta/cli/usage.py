@@ -6,11 +6,34 @@ import sys
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from moretta.errors import UsageError
 
 #: What typer raises for such a call. Its versions take it from different packages.
 Misused: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class Interrupted(Exception):
+    """Ctrl-C ended a command that has no word of its own for it."""
+
+
+class Commands(TyperGroup):
+    """Commands of which none is interrupted in silence: typer alone ends with 130 and not a word."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read the call."""
+        try:
+            return super().make_context(*given, **more)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
 
 def explained(error: Any, name: str) -> UsageError:

@@ -292,19 +292,19 @@ class AccessLog:
         try:
             with self._path.open("rb") as file:
                 return chain.verified(file, known=known)
-        except FileNotFoundError:
+        except OSError as fault:
+            gone = isinstance(fault, FileNotFoundError)
             if known:
                 raise LogBroken(
-                    f"{self._path} is gone, which once had {count_of(len(known), 'known head')}",
-                    hint="it was removed, or --log names another one",
+                    f"{self._path}, which once had {count_of(len(known), 'known head')}, "
+                    + ("is gone" if gone else f"cannot be read: {fault.strerror}"),
+                    hint="it was removed or replaced, or it lies elsewhere",
                 ) from None
             raise UsageError(
-                f"there is no access log {self._path}",
-                hint="nothing was opened yet, or --log names another one; kept heads would show a removal",
-            ) from None
-        except OSError as fault:
-            raise LogBroken(
-                f"{self._path} cannot be read: {fault.strerror}", hint="check the name"
+                f"there is no access log {self._path}"
+                if gone
+                else f"{self._path} cannot be read: {fault.strerror}",
+                hint="nothing was opened yet, or the log lies elsewhere; kept heads would show a removal",
             ) from None
 
 

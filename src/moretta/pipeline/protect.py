@@ -6,17 +6,19 @@ The order of events for one photo:
 3. blend the edits into a copy; a face whose edit failed is painted solid; a find too unsure to get
    a face drawn into it is pixelated, below the drawn ones; a find that lies whole within the drawing
    of a surer face is gone with it;
-4. the judge, whom no method was trained with, compares each face with the original;
+4. the judge, whom no method was trained with, compares each face with the original; one that is near
+   its threshold also by the points as they were found, which are not those by which it was drawn;
 5. a face that it knows, or nearly, is drawn anew, if the method may, with other chance, and the
    drawing that is least like the old face stays;
 6. one that it knows even so is painted solid, larger each time, or the photo is withheld;
-7. where the file will not show these very pixels, a face near the judge's threshold is judged once
-   more as a reader of the file will see it.
+7. a face near the judge's threshold is judged once more as a reader of the file will see it; every
+   face is where the file keeps little of these pixels.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -73,7 +75,7 @@ HELD = 0.7  # a face that lies in a find and is smaller than this, and surer, ma
 BESIDE = 0.5  # a face is beside another if it is no smaller than this, nor nearer than this to its middle
 SEAM = 0.1  # of the ellipse: the width over which one of two drawings that touch becomes the other
 WHOLE = 0.99  # share of all that belongs to a find, from which a surer face's drawing replaces it
-NEAR = 0.15  # below the judge's threshold: no encoding moved a cosine further up (0.11 at JPEG 20)
+NEAR = 0.1  # below the judge's threshold: JPEG at 90 and more moved no cosine further up (0.07)
 BLANK = 2  # grey levels: a view that varies no more than this is all paint
 
 
@@ -129,6 +131,7 @@ class Picture:
     found: Sequence[Face] | None = None  # what `find` answered before: saves that, and only that
     identities: Identities = NOBODY
     written: Written | None = None  # what the file will show; None: these very pixels
+    rough: bool = False  # the file keeps little: colours are lost, or it is compressed much
     pseudonyms: Pseudonyms | None = None  # where the secrets of its faces come from, if keyed
 
 
@@ -171,6 +174,7 @@ class _Task:
     thrown_away: list[float] = field(default_factory=list)  # cosines of drawings not published
     old: npt.NDArray[np.float32] | None = None  # the judge's vector of the face as it was
     in_photo: bool = True  # its mask holds at least one pixel of the photo
+    found: Face | None = None  # as it was found, where the points were held since
 
 
 class Protector:
@@ -335,7 +339,7 @@ class Protector:
         """Return what is to be done to a face, without chance and secret: see `_number`."""
         chosen, scale, seed = self.method, self.method.mask_scale, 0
         barred, by_hand = "", picture.faces is not None
-        photo = picture.pixels
+        photo, found = picture.pixels, None
         if chosen.template == "window":
             alpha, bounds = masks.cover(
                 face, photo.shape, scale=scale, fills_view=chosen.fills_view
@@ -343,7 +347,8 @@ class Protector:
             crop = crops.cut(photo, face, alpha, bounds, seed=seed, identity=identity)
         else:
             if self._points is not None:
-                face = held(photo, face, self._points)
+                steady = held(photo, face, self._points)
+                face, found = steady, (face if steady is not face else None)
             feather = chosen.mask_feather
             wider = masks.stretch(face, scale=scale, feather=feather)
             scale *= min(wider, MOST_STRETCH)
@@ -374,6 +379,7 @@ class Protector:
             drawn_scale=scale,
             fault=barred,
             barred=barred,
+            found=found,
         )
         if not crops.points_fit(face):
             task.notes.append("the points do not fit the box: those of an upright face were used")
@@ -532,28 +538,28 @@ class Protector:
     def _audit_written(
         self, picture: Picture, written: Written, result: Protected, tasks: list[_Task]
     ) -> None:
-        """Judge the faces near the threshold as the file will show them; cover what is known there.
+        """Judge again, as the file will show it, what is near the threshold; cover what is known there.
 
-        JPEG moves a cosine by a hundredth or two, and a photo without colours keeps none of a drawing.
+        JPEG moves a cosine by a few hundredths; at low qualities it smooths cells into a face (0.03
+        became 0.50), and a photo without colours keeps little of a drawing: there everything is judged.
         """
+        reach = np.inf if picture.rough else NEAR
         near = [
             i
             for i, task in enumerate(tasks)
-            if task.audit["cosine"] is not None and task.audit["cosine"] > self._known - NEAR
+            if task.audit["cosine"] is not None and task.audit["cosine"] > self._known - reach
         ]
         if not near:
             return
         shown = written(result.pixels, result.changed)
-        now = self._judge.embed(shown, [tasks[i].face for i in near])
         known = []
-        for i, vector in zip(near, now, strict=True):
-            cosine = float(tasks[i].old @ vector)
+        for i in near:
+            task = tasks[i]
+            views = [task.face] if task.found is None else [task.face, task.found]
+            cosine = _highest([self._cosine(picture.pixels, shown, view) for view in views])
             if not cosine <= self._known:
-                tasks[i].audit["cosine"] = cosine
-                tasks[i].audit["passed"] = False
-                tasks[i].notes.append(
-                    "known only as the file shows it: encoded, or without colours"
-                )
+                task.audit.update(cosine=cosine, passed=False)
+                task.notes.append("known only as the file shows it: encoded, or without colours")
                 known.append(i)
         self._covered(picture, result, tasks, known)
 
@@ -652,8 +658,17 @@ class Protector:
             for i, vector in zip(new, vectors, strict=False):
                 tasks[i].old = vector
             for (i, _), now in zip(seen, vectors[len(new) :], strict=True):
-                self._note(tasks[i], float(tasks[i].old @ now), scale)
+                cosine = float(tasks[i].old @ now)
+                if cosine > self._known - NEAR and (found := tasks[i].found) is not None:
+                    cosine = _highest([cosine, self._cosine(photo, shown, found)])
+                self._note(tasks[i], cosine, scale)
         return [i for i in these if not tasks[i].audit["passed"]]
+
+    def _cosine(self, photo: Pixels, shown: Pixels, face: Face) -> float:
+        """Return what the judge says of a face before and after, by its own points."""
+        views = [self._judge.crop(pixels, face) for pixels in (photo, shown)]
+        old, new = self._judge.embed_crops(np.stack(views))
+        return float(old @ new)
 
     def _note(self, task: _Task, cosine: float | None, scale: float) -> None:
         """Write down what the judge says; None: its view is all one colour."""
@@ -849,6 +864,11 @@ def _may_change(task: _Task) -> bool:
     A face shared through --identity keeps the one it has: drawn anew it would be a second person.
     """
     return task.edited is not None and task.crop.identity is None and not task.barred
+
+
+def _highest(cosines: Sequence[float]) -> float:
+    """Return the highest cosine; one that is no number counts as higher than any."""
+    return max(cosines, key=lambda one: math.inf if math.isnan(one) else one)
 
 
 def _bare(task: _Task, scale: float) -> bool:

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from moretta.records import Face, Pixels
 
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
+FINE = 90  # least quality of a JPEG that keeps cosines as they are
 BATCH = 8  # photos whose faces are drawn together by methods that use a network
 
 
@@ -370,6 +372,13 @@ def _written(photo: Photo, options: Options) -> Callable[[Pixels, Mask], Pixels]
     )
 
 
+def _rough(photo: Photo, options: Options) -> bool:
+    """Return whether the file may show something far from the edited pixels."""
+    container = photo.format if options.format is None else options.format
+    fine = container == "jpeg" and options.quality >= FINE and not photo.kind.startswith("grey")
+    return not (fine or shows_all(photo, options.format))
+
+
 def _picture(work: Work, photo: Photo, begun: sealing.Begun | None, options: Options) -> Picture:
     looked, identities = work.looked, work.identities
     if looked is not None and looked.check != _check_of(photo):  # replaced since: begin anew
@@ -382,6 +391,7 @@ def _picture(work: Work, photo: Photo, begun: sealing.Begun | None, options: Opt
         found=looked.faces if looked is not None else None,
         identities=identities,
         written=_written(photo, options),
+        rough=_rough(photo, options),
         pseudonyms=begun.pseudonyms if begun is not None else None,
     )
 
@@ -763,7 +773,9 @@ class _Team:
             elif when:
                 self._pool = _pool(self._options, self.jobs, self._keyring)
                 try:
-                    self._pool.submit(_built_in_worker).result()
+                    with _unheard():
+                        asked = self._pool.submit(_built_in_worker)
+                    asked.result()
                 except BrokenProcessPool:  # a worker that dies costs a photo, not the run
                     self._dismiss()
             yield
@@ -815,7 +827,8 @@ class _Team:
             try:
                 while source or under_way:
                     while source and len(under_way) < (1 if suspects else 2 * self.jobs):
-                        future = self._pool.submit(_act_in_worker, act, source[-1])
+                        with _unheard():
+                            future = self._pool.submit(_act_in_worker, act, source[-1])
                         under_way[future] = source[-1]
                         source.pop()  # only now: `submit` raises when a worker has died
                     finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
@@ -867,6 +880,23 @@ def _pool(options: Options, jobs: int, keyring: Keyring | None) -> ProcessPoolEx
     )
 
 
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Start workers that do not hear Ctrl-C: before they ignore it, each would end in a traceback.
+
+    A worker inherits what its starter blocks. The parent hears it right afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts, it lifts every block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _protector: Protector | Exception | None = None
 
 
@@ -877,6 +907,8 @@ def _start_worker(options: Options, keyring: Keyring | None, threads: int) -> No
     """
     global _protector
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_unheard`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _take_threads(options, threads)
