@@ -276,7 +276,9 @@ def command(
         print(f"moretta: warning: {own_settings.weak}", file=sys.stderr)  # noqa: T201
     if dry_run:
         from moretta.cli.dry import rehearse
+        from moretta.pipeline.run import check_earlier
 
+        check_earlier(resume=resume, overwrite=overwrite)
         code = rehearse(inputs, output, checked, boxes=boxes, jobs=count, as_json=json)
         raise typer.Exit(code)
     with Display(progress) as display:

@@ -162,8 +162,7 @@ def run(
     one photo is in the summary and in the manifest, and the others go on.
     """
     folder = Path(output)
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other", hint="choose one")
+    check_earlier(resume=resume, overwrite=overwrite)
     sealing.check(options, keyring)
     _count_of_jobs(jobs, 1)  # refused here, before anything is made
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
@@ -706,6 +705,12 @@ def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
             raise UsageError(f"--jobs is {jobs}", hint="one or more, or auto")
         return max(1, min(jobs, photos))
     return min(_cores(), 8) if photos >= AUTO else 1
+
+
+def check_earlier(*, resume: bool, overwrite: bool) -> None:
+    """Refuse two wishes about an earlier run. Raises UsageError."""
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other", hint="choose one")
 
 
 def prepared(
