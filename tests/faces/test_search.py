@@ -242,16 +242,8 @@ def test_part_of_a_surer_face_seen_where_that_is_too_large_does_not_count(
         box, said, scale = here
         return Found(np.array([box]) * scale, np.zeros((1, 5, 2)), np.array([said]))
 
-    seer = Detector(
-        name="seer",
-        summary="a test's own",
-        build=lambda device, threads: look,
-        least_score=0.5,
-        largest=250,
-        sure_if_larger=sure,
-    )
     photo = np.zeros((1500, 1500, 3), np.uint8)
-    eye = Eye(detector=seer, look=look, least_score=0.5)
+    eye = Eye(detector=replace(RED, sure_if_larger=sure), look=look, least_score=0.5)
     found = look_at(photo, eye, 0, 12)
     assert [tuple(box) for box in found.boxes] == [part, whole][1 - counts :]
 

@@ -93,11 +93,11 @@ def test_a_face_near_the_threshold_is_judged_by_the_points_that_were_found_too(
     (face,) = newface.find(poster)
     asked = []
 
-    def known(photo, shown, seen):
-        asked.append(seen.points)
+    def known(photo, shown, task):
+        asked.append(task.found.points)
         return 0.99
 
-    monkeypatch.setattr(newface, "_cosine", known)
+    monkeypatch.setattr(newface, "_cosine_as_found", known)
     monkeypatch.setattr(newface, "_like", 1.0)  # no drawing is thrown away
     monkeypatch.setattr(newface, "_known", 1.0)
     (far,) = protected(newface, poster).faces

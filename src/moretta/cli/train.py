@@ -10,6 +10,10 @@ import typer
 from moretta.cli.usage import Commands
 from moretta.errors import count_of
 
+Written = Annotated[
+    Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
+]
+Crops = Annotated[Path | None, typer.Option(help="Folder with wide.zip; painted faces without it.")]
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
@@ -90,12 +94,8 @@ def composer(
 
 @app.command()
 def reader(
-    out: Annotated[
-        Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with wide.zip; painted faces without it.")
-    ] = None,
+    out: Written,
+    data: Crops = None,
     count: Annotated[int, typer.Option(min=300, help="Faces drawn.")] = 6000,
     minutes: Annotated[float, typer.Option(min=0, help="Drawing ends after these.")] = 12,
     seed: Annotated[int, typer.Option(min=0)] = 1,
@@ -116,12 +116,8 @@ def reader(
 
 @app.command()
 def swapper(
-    out: Annotated[
-        Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with wide.zip; painted faces without it.")
-    ] = None,
+    out: Written,
+    data: Crops = None,
     minutes: Annotated[float, typer.Option(min=0, help="How long this call trains.")] = 12,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of this call, instead of minutes.")
@@ -174,9 +170,7 @@ def swapper(
 
 @app.command()
 def flow(
-    out: Annotated[
-        Path, typer.Option("--output", "-o", "--out", help="Safetensors file to write.")
-    ],
+    out: Written,
     minutes: Annotated[float, typer.Option(min=0, help="How long it trains.")] = 12,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps instead of minutes.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -175,6 +175,7 @@ class _Task:
     old: npt.NDArray[np.float32] | None = None  # the judge's vector of the face as it was
     in_photo: bool = True  # its mask holds at least one pixel of the photo
     found: Face | None = None  # as it was found, where the points were held since
+    old_found: npt.NDArray[np.float32] | None = None  # as `old`, by those points
 
 
 class Protector:
@@ -555,8 +556,11 @@ class Protector:
         known = []
         for i in near:
             task = tasks[i]
-            views = [task.face] if task.found is None else [task.face, task.found]
-            cosine = _highest([self._cosine(picture.pixels, shown, view) for view in views])
+            (now,) = self._judge.embed(shown, [task.face])
+            cosines = [float(task.old @ now)]
+            if task.found is not None:
+                cosines.append(self._cosine_as_found(picture.pixels, shown, task))
+            cosine = _highest(cosines)
             if not cosine <= self._known:
                 task.audit.update(cosine=cosine, passed=False)
                 task.notes.append("known only as the file shows it: encoded, or without colours")
@@ -659,16 +663,18 @@ class Protector:
                 tasks[i].old = vector
             for (i, _), now in zip(seen, vectors[len(new) :], strict=True):
                 cosine = float(tasks[i].old @ now)
-                if cosine > self._known - NEAR and (found := tasks[i].found) is not None:
-                    cosine = _highest([cosine, self._cosine(photo, shown, found)])
+                if cosine > self._known - NEAR and tasks[i].found is not None:
+                    cosine = _highest([cosine, self._cosine_as_found(photo, shown, tasks[i])])
                 self._note(tasks[i], cosine, scale)
         return [i for i in these if not tasks[i].audit["passed"]]
 
-    def _cosine(self, photo: Pixels, shown: Pixels, face: Face) -> float:
-        """Return what the judge says of a face before and after, by its own points."""
-        views = [self._judge.crop(pixels, face) for pixels in (photo, shown)]
-        old, new = self._judge.embed_crops(np.stack(views))
-        return float(old @ new)
+    def _cosine_as_found(self, photo: Pixels, shown: Pixels, task: _Task) -> float:
+        """Return what the judge says of a face before and after, by the points as they were found."""
+        face = task.found or task.face
+        if task.old_found is None:
+            (task.old_found,) = self._judge.embed(photo, [face])
+        (now,) = self._judge.embed(shown, [face])
+        return float(task.old_found @ now)
 
     def _note(self, task: _Task, cosine: float | None, scale: float) -> None:
         """Write down what the judge says; None: its view is all one colour."""

@@ -372,10 +372,10 @@ def _written(photo: Photo, options: Options) -> Callable[[Pixels, Mask], Pixels]
 
 
 def _rough(photo: Photo, options: Options) -> bool:
-    """Return whether the file may show something far from the edited pixels."""
+    """Return whether a file that shows edited pixels otherwise than they are shows them far from that."""
     container = photo.format if options.format is None else options.format
-    fine = container == "jpeg" and options.quality >= FINE and not photo.kind.startswith("grey")
-    return not (fine or shows_all(photo, options.format))
+    fine = container == "jpeg" and options.quality >= FINE
+    return not fine or photo.kind.startswith("grey")
 
 
 def _picture(work: Work, photo: Photo, begun: sealing.Begun | None, options: Options) -> Picture:

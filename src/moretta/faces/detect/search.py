@@ -149,7 +149,7 @@ def confirmed(
     """Return the faces among unsure finds that another detector sees too when it is shown the place.
 
     One detector misses a face half hidden, out of focus or cut by the border, and is unsure of it;
-    an unlike one fails on other faces. To ask it about these places alone costs a tenth of asking it
+    an unlike one fails on other faces. To ask it about these places alone costs a quarter of asking it
     about every photo. A find that lies with a known face is not asked about: that face is handled.
     """
     faces: list[Face] = []
