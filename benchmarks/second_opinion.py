@@ -1,10 +1,11 @@
-"""What asking CenterFace about YuNet's unsure finds brings, and what it costs.
+"""What asking CenterFace about YuNet's unsure finds, and mirroring the border, bring and cost.
 
     python benchmarks/second_opinion.py --data ../shared/data/eval/lfw --count 1000 --out scratch/second
 
-Looks at each photo three times: YuNet alone, as shipped (CenterFace is shown the places of which YuNet is
-unsure), and with both detectors on the whole photo. Prints finds and CPU time a photo, and writes
-sheet.png with every find that YuNet alone leaves: whether it is a face is for a person to say.
+Looks at each photo four times: YuNet alone, as shipped (CenterFace is shown the places of which YuNet is
+unsure, and the border is looked at with a mirror), the same without mirrors, and with both detectors on
+the whole photo. Prints finds and CPU time a photo, and writes sheet.png with every find of what ships that
+the way named by --against leaves: whether it is a face is for a person to say.
 Where the folder has the truth.json of compose_groups.py, also recall by size.
 """
 
@@ -20,12 +21,13 @@ import cv2
 import numpy as np
 from truth import group_recall
 
-from moretta.faces.detect import detector
-from moretta.faces.detect.search import AGREE, Eye, find_faces
+from moretta.faces.detect import detector, search
+from moretta.faces.detect.search import AGREE, Eye, Found, find_faces
 
 if TYPE_CHECKING:
     from moretta.records import Face, Pixels
 
+SHIPPED = "as shipped"
 SIDE, ACROSS = 160, 8  # px of a picture on the sheet, pictures in a row
 
 
@@ -35,13 +37,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--enlarge", type=float, default=1.0)
+    parser.add_argument("--against", default="YuNet alone", help="or 'no mirror'")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     first, second = (built(name) for name in ("yunet", "centerface"))
     ways = {
         "YuNet alone": lambda photo: find_faces(photo, [first]),
-        "asked where unsure": lambda photo: find_faces(photo, [first], fallback=lambda: [second]),
+        SHIPPED: lambda photo: find_faces(photo, [first], fallback=lambda: [second]),
+        "no mirror": lambda photo: unmirrored(photo, first, second),
         "both on the whole photo": lambda photo: find_faces(photo, [first, second]),
     }
     seen: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in ways}
@@ -59,11 +63,11 @@ def main() -> None:
             counts[name] += len(found[name])
             boxes = [face.box for face in found[name]]
             seen[name][file.name] = [(b.left, b.top, b.right, b.bottom) for b in boxes]
-        alone = found["YuNet alone"]
+        without = found[given.against]
         shown += [
             picture(photo, face)
-            for face in found["asked where unsure"]
-            if not any(face.box.overlap(other.box) > AGREE for other in alone)
+            for face in found[SHIPPED]
+            if not any(face.box.overlap(other.box) > AGREE for other in without)
         ]
     for name in ways:
         cost = 1000 * seconds[name] / len(files)
@@ -75,7 +79,17 @@ def main() -> None:
     rows = [np.hstack(filled(shown[i : i + ACROSS])) for i in range(0, len(shown), ACROSS)]
     if rows:
         cv2.imwrite(str(given.out / "sheet.png"), np.vstack(rows)[..., ::-1])
-    print(f"{len(shown)} that YuNet alone leaves: {given.out / 'sheet.png'}")
+    print(f"{len(shown)} beyond {given.against}: {given.out / 'sheet.png'}")
+
+
+def unmirrored(photo: Pixels, first: Eye, second: Eye) -> list[Face]:
+    """As shipped, but for the look at the border."""
+    shipped = search.look_at_border
+    search.look_at_border = lambda *_: (Found.joined([]), Found.joined([]))
+    try:
+        return find_faces(photo, [first], fallback=lambda: [second])
+    finally:
+        search.look_at_border = shipped
 
 
 def built(name: str) -> Eye:

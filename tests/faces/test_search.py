@@ -20,6 +20,7 @@ from moretta.faces.detect.search import (
     find_faces,
     levels,
     look_at,
+    look_at_border,
     tiles,
 )
 
@@ -176,8 +177,56 @@ def test_what_one_detector_is_unsure_of_another_is_shown(box, first, second, see
     for face in found:
         near = [face.box.left, face.box.top, face.box.right, face.box.bottom]
         np.testing.assert_allclose(near, box, atol=2)
-        np.testing.assert_allclose(face.points[2], [np.mean(box[::2]), np.mean(box[1::2])], atol=2)
+        across = 10 if box[0] == 0 else np.mean(box[::2])  # seen from -40 on: half a side of mirror
+        np.testing.assert_allclose(face.points[2], [across, np.mean(box[1::2])], atol=2)
     assert not find_faces(photo, [unsure], quick=False)
+
+
+def whole_only(score=0.9, views=None):
+    """A detector that finds red where it is about as wide as it is high, as a whole face is."""
+
+    def look(picture: np.ndarray, least: float) -> Found:
+        if views is not None:
+            views.append(picture.shape[0] * picture.shape[1])
+        finds = look_for_red(picture, least)
+        sides = finds.boxes[:, 2:] - finds.boxes[:, :2]
+        found = Found(finds.boxes, finds.points, np.full(len(sides), score))
+        return found.kept((np.abs(sides[:, 0] / sides[:, 1] - 1) < 0.3) & (found.scores >= least))
+
+    return look
+
+
+@pytest.mark.parametrize("size", [(250, 230), (1000, 1400)])
+@pytest.mark.parametrize("side", ["left", "top", "right", "bottom"])
+def test_half_a_face_at_the_border_is_whole_in_its_mirror(size, side):
+    height, width = size
+    box = {
+        "left": (0, 90, 24, 140),
+        "top": (90, 0, 140, 24),
+        "right": (width - 24, 90, width, 140),
+        "bottom": (90, height - 24, 140, height),
+    }[side]
+    photo = with_red(height, width, box)
+    eye = Eye(detector=RED, look=whole_only(), least_score=0.5)
+    assert not find_faces(photo, [eye], quick=False)
+    (face,) = find_faces(photo, [eye])
+    near = [face.box.left, face.box.top, face.box.right, face.box.bottom]
+    np.testing.assert_allclose(near, box, atol=2)
+
+
+def test_of_a_large_photo_only_the_edges_are_looked_at_with_a_mirror():
+    views: list[int] = []
+    photo = np.full((2400, 3200, 3), 128, np.uint8)
+    look_at_border(photo, Eye(detector=RED, look=whole_only(views=views), least_score=0.5), 12, 0.2)
+    assert sum(views) < 0.35 * photo.shape[0] * photo.shape[1]
+
+
+@pytest.mark.parametrize(("score", "found"), [(0.75, True), (0.6, False)])
+def test_a_large_half_face_must_be_surer(score, found):
+    """It is seen whole only where the photo is a quarter of its side."""
+    photo = with_red(1000, 1000, (0, 300, 150, 600))
+    eye = Eye(detector=RED, look=whole_only(score), least_score=0.5)
+    assert bool(find_faces(photo, [eye])) == found
 
 
 def test_nobody_is_asked_about_a_face_that_is_known():

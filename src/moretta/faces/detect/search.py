@@ -26,8 +26,9 @@ TILE = 2048
 OVERLAP = 192
 SMALLEST = 10  # px of a face that a detector can see
 QUICK = 192  # px of the longer side at which turned photos are looked at by default
-MARGIN = 32  # px of mirrored border around that
-SURE = 0.7  # score that a find in a turned photo needs
+MARGIN = 64  # px of mirror that are put around a photo
+BAND = 96  # px of the photo along its border that are shown with the mirror
+SURE = 0.7  # score that a find in a turned photo, or in a mirrored small one, needs
 SAME = 0.4  # intersection over union above which two finds are one face
 TAKEN = 0.5  # of a box, from which it may be a part of a surer face
 CLOSE = 3.0  # sides of an unsure find, from its middle each way, that are shown to another detector
@@ -115,9 +116,7 @@ def find_faces(
     found: list[tuple[Eye, Found]] = []
     unsure: list[tuple[Eye, Found]] = []
     for eye in eyes:
-        least = eye.least_score
-        if fallback and eye.detector.unsure_from is not None:
-            least = min(least, eye.detector.unsure_from)
+        least = _least(eye, fallback)
         for turns in (0, 1, 2, 3) if thorough else (0,):
             finds = look_at(
                 photo, replace(eye, least_score=least), turns, min_face, double=thorough
@@ -126,7 +125,10 @@ def find_faces(
             unsure.append((eye, finds.kept(finds.scores < eye.least_score)))
     faces = one_list(found, photo.shape, min_face)
     if quick:
-        faces = with_quick_looks(photo, eyes[0], faces, min_face)
+        first = eyes[0]
+        cut, perhaps = look_at_border(photo, first, min_face, _least(first, fallback))
+        unsure.append((first, perhaps))
+        faces = with_quick_looks(photo, first, faces, cut, min_face)
     if not faces and quick:
         tries = [(eye, 0) for eye in fallback()] if fallback else []
         tries += [] if thorough else [(eye, turns) for turns in (1, 3, 2) for eye in eyes]
@@ -137,6 +139,12 @@ def find_faces(
     if fallback:
         faces = faces + confirmed(photo, unsure, faces, fallback, min_face)
     return faces
+
+
+def _least(eye: Eye, fallback: object) -> float:
+    """The score from which a find is kept, if only to ask the `fallback` about it."""
+    unsure = eye.detector.unsure_from if fallback else None
+    return eye.least_score if unsure is None else min(eye.least_score, unsure)
 
 
 def confirmed(
@@ -174,35 +182,85 @@ def _close(photo: Pixels, box: Box) -> tuple[Pixels, tuple[float, float], tuple[
     reach = CLOSE * side
     across, down = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     left, top = int(max(across - reach, 0)), int(max(down - reach, 0))
-    part = photo[top : int(down + reach) + 1, left : int(across + reach) + 1]
-    view, scale = _scaled(part, min(max(side, CLOSE_SIDES[0]), CLOSE_SIDES[1]) / side)
-    return view, scale, (float(left), float(top))
+    right, bottom = int(across + reach) + 1, int(down + reach) + 1
+    part = photo[top:bottom, left:right]
+    mirror = [round(side / 2) if gap < 1 else 0 for gap in _gaps(box, photo.shape)]
+    view, scale = _scaled(
+        _mirrored(part, mirror), min(max(side, CLOSE_SIDES[0]), CLOSE_SIDES[1]) / side
+    )
+    return view, scale, (float(left - mirror[2]), float(top - mirror[0]))
+
+
+def _gaps(box: Box, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Return how far a box is from the photo's top, bottom, left and right."""
+    return box.top, shape[0] - box.bottom, box.left, shape[1] - box.right
+
+
+def _mirrored(picture: Pixels, margins: Sequence[int]) -> Pixels:
+    """Return a picture with mirrors of so many px at its top, bottom, left and right."""
+    wide: Any = cv2.copyMakeBorder(picture, *margins, cv2.BORDER_REFLECT_101)
+    return wide
+
+
+def look_at_border(
+    photo: Pixels, eye: Eye, min_face: float, unsure_from: float
+) -> tuple[Found, Found]:
+    """Return the faces that the photo's border cuts, and finds that it is unsure of.
+
+    Half a face becomes a whole one when the border is a mirror. At every scale the photo is shown with
+    such a border, or, where that is less, its four edges are. What is not cut is left out: the look at the
+    photo itself sees it. At a smaller scale a find needs SURE: there hair and shoulders with their
+    mirror are faces, too.
+    """
+    sure: list[Found] = []
+    unsure: list[Found] = []
+    for picture, scale in levels(photo, eye.detector.largest, min_face):
+        needed = max(eye.least_score, SURE) if sure else eye.least_score
+        parts = []
+        for part, shift, margins in _edges(picture):
+            finds = eye.look(_mirrored(part, margins), unsure_from)
+            finds = finds.moved((1, 1), (shift[0] - margins[2], shift[1] - margins[0]))
+            parts.append(finds.kept(_at_border(finds.boxes, picture.shape)).moved(scale, (0, 0)))
+        cut = Found.joined(parts)
+        sure.append(cut.kept(cut.scores >= needed))
+        unsure.append(cut.kept(cut.scores < needed))
+    return Found.joined(sure), Found.joined(unsure)
+
+
+def _edges(picture: Pixels) -> Iterator[tuple[Pixels, tuple[int, int], tuple[int, int, int, int]]]:
+    """Yield parts that hold the whole border, their left and top, and MARGIN where they have it."""
+    height, width = picture.shape[:2]
+    inner = max(height - 2 * BAND, 0) * max(width - 2 * BAND, 0)
+    deep = BAND + MARGIN
+    whole = (height + 2 * MARGIN) * (width + 2 * MARGIN)
+    if 2 * deep * (height + width + 4 * MARGIN) >= whole or not inner:
+        yield picture, (0, 0), (MARGIN,) * 4
+        return
+    yield picture[:BAND], (0, 0), (MARGIN, 0, MARGIN, MARGIN)
+    yield picture[-BAND:], (0, height - BAND), (0, MARGIN, MARGIN, MARGIN)
+    yield picture[:, :BAND], (0, 0), (MARGIN, MARGIN, MARGIN, 0)
+    yield picture[:, -BAND:], (width - BAND, 0), (MARGIN, MARGIN, 0, MARGIN)
 
 
 def with_quick_looks(
-    photo: Pixels, eye: Eye, upright: Sequence[Face], min_face: float
+    photo: Pixels, eye: Eye, upright: Sequence[Face], cut: Found, min_face: float
 ) -> list[Face]:
-    """Return `upright`, joined with what a quick look finds, turned or with mirrored borders.
+    """Return `upright`, joined with the faces that are `cut` and with what a quick look finds, turned.
 
     A photo that lies on its side often has weak false finds upright, which must not hide its faces.
-    Half a face at the border becomes a whole one when the border is a mirror.
-    A find counts if its score is SURE or more, and above that of every find that it lies with:
-    upright faces are found again, less surely, in a turned photo. It takes the place of the finds
-    that are the same face.
+    A find in a turned photo counts if its score is SURE or more; every find, if its score is above that
+    of all that it lies with: upright faces are found again, less surely, in a turned photo. It takes
+    the place of the finds that are the same face.
     """
     small, back = _scaled(photo, min(1.0, QUICK / max(photo.shape[:2])))
     sure = max(eye.least_score, SURE)
     looks = [
-        _turned_back(eye.look(np.rot90(small, turns), sure), turns, small.shape)
+        _turned_back(eye.look(np.rot90(small, turns), sure), turns, small.shape).moved(back, (0, 0))
         for turns in (1, 3, 2)
     ]
-    mirror = cv2.BORDER_REFLECT_101
-    wide: Any = cv2.copyMakeBorder(small, MARGIN, MARGIN, MARGIN, MARGIN, mirror)
-    mirrored = eye.look(wide, sure).moved((1, 1), (-MARGIN, -MARGIN))
-    looks.append(mirrored.kept(_at_border(mirrored.boxes, small.shape)))
     kept = list(upright)
-    for finds in looks:
-        for face in one_list([(eye, finds.moved(back, (0, 0)))], photo.shape, min_face):
+    for finds in (*looks, cut):
+        for face in one_list([(eye, finds)], photo.shape, min_face):
             rivals = [other for other in kept if _shared(face, other) > 0.3]
             if all(rival.score < face.score for rival in rivals):
                 kept = [other for other in kept if not _same(face, other)] + [face]
