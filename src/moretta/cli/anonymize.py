@@ -139,7 +139,8 @@ def command(
         typer.Option(help="jpeg, png, webp, tiff, bmp, avif, heic; default as the input."),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(help="1..100, of lossy formats (default 95).")
+        int | None,
+        typer.Option(help="1..100, of lossy formats (default 95); not with png, tiff, bmp."),
     ] = None,
     rename: Annotated[
         bool, typer.Option("--rename", help="Neutral names in random order, fixed times.")

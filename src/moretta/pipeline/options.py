@@ -60,7 +60,9 @@ class Options(BaseModel):
     format: Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heic"] | None = Field(
         None, description="of the outputs; the input's own by default"
     )
-    quality: int = Field(95, ge=1, le=100, description="of lossy formats")
+    quality: int = Field(
+        95, ge=1, le=100, description="of lossy formats; refused beside a format that is none"
+    )
     rename: bool = Field(False, description="neutral names in random order, fixed times")
     reversible: bool = Field(False, description="a sealed original beside every output")
     scope: Literal["record", "subject", "collection"] = Field(
@@ -102,6 +104,7 @@ def options(given: Mapping[str, Any]) -> Options:
             hint="moretta anonymize --help lists every option and its range",
         ) from None
     _check_names(checked)
+    _check_quality(checked)
     if checked.format == "heic" and find_spec("pillow_heif") is None:
         raise UsageError("--format heic needs one more package", hint='pip install "moretta[heic]"')
     return checked
@@ -156,6 +159,16 @@ def _check_names(checked: Options) -> None:
     if own.secret_chance:
         _check_chance(checked)
     require(chosen)
+
+
+def _check_quality(checked: Options) -> None:
+    from moretta.photos.encode import LOSSLESS
+
+    if "quality" in checked.model_fields_set and checked.format in LOSSLESS:
+        raise UsageError(
+            f"--quality is given, and --format {checked.format} keeps every pixel as it is",
+            hint="leave --quality out, or choose jpeg, webp, avif or heic",
+        )
 
 
 def _check_identity(checked: Options, *, draws: bool) -> None:
