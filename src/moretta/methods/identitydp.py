@@ -31,7 +31,11 @@ WEAK = 10.0  # above this epsilon, a guess among thousands is right more often t
 
 #: Attack on drawn faces that does best on other people, among 100, with the bundled composer: what no
 #: epsilon can go below. Measured in docs/identitydp.md, "What was found at each epsilon".
-FLOOR = "at epsilon 0, 17 % of 100 people were found again (bound 24 %; chance 1 %): the leak floor"
+FLOOR_LINES = (
+    "at epsilon 0, 17 % of 100 people were found again",
+    "(bound 24 %; chance 1 %): the leak floor",
+)
+FLOOR = " ".join(FLOOR_LINES)
 
 MatchedOn = Literal["none", "age", "gender", "age,gender"]
 
@@ -322,8 +326,8 @@ METHOD = Method(
     source="Wen, Song, Liu, Ding, Xie 2022 (IdentityDP); mechanisms: docs/identitydp.md",
     draws_identity=True,
     spent=(
-        "it covers the identity vector alone:",
-        FLOOR,
+        "epsilon covers the identity vector alone:",
+        *FLOOR_LINES,
         "docs/identitydp.md; moretta budget show",
     ),
     explain=explained,
