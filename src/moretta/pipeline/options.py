@@ -52,7 +52,8 @@ class Options(BaseModel):
         "cover", description="a face that the judge still knows"
     )
     audit_far: Literal["1e-2", "1e-3", "1e-4"] = Field(
-        "1e-3", description="the judge's false-accept rate: 1e-2 is the strictest"
+        "1e-3",
+        description="the judge's false-accept rate: 1e-2 is the strictest, 1e-4 laxer than the default",
     )
     metadata: Literal["none", "profile"] = Field(
         "none", description="profile keeps the colour profile, none nothing at all"
@@ -108,6 +109,24 @@ def options(given: Mapping[str, Any]) -> Options:
     if checked.format == "heic" and find_spec("pillow_heif") is None:
         raise UsageError("--format heic needs one more package", hint='pip install "moretta[heic]"')
     return checked
+
+
+def weaker(checked: Options) -> list[str]:
+    """Return what is said before a run that hides less than the defaults: a line each, mostly none."""
+    from moretta.faces.recognise import threshold
+    from moretta.methods import method, settings
+
+    own = settings(method(checked.method), checked.settings, strength=checked.strength)
+    said = [own.weak] if own.weak else []
+    usual = Options.model_fields["audit_far"].default
+    passes, by_default = threshold(checked.audit_far), threshold(usual)
+    if passes > by_default:
+        said.append(
+            f"--audit-far {checked.audit_far}: a laxer judge than the default {usual}. It lets faces pass up to"
+            f" a cosine of {passes:.2f} with the old ones instead of {by_default:.2f}: more that can be known"
+            " again are published (docs/threat-model.md)"
+        )
+    return said
 
 
 def _of_method(key: str, given: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ from moretta.photos.files import encode_photo, read_photo, sha256_of, write_whol
 from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
 from moretta.pipeline.inputs import Input, listed, renamed
-from moretta.pipeline.options import Options
+from moretta.pipeline.options import Options, weaker
 from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
 from moretta.privacy.keys import derived
 from moretta.records import PhotoRecord
@@ -118,7 +118,7 @@ class Summary:
     interrupted: bool = False
     disk_full: bool = False
     spent: Mapping[str, Any] = field(default_factory=dict)  # of budgets, since the run began
-    weak: str = ""  # what these settings hide less of than the method's defaults
+    weak: str = ""  # what these options hide less of than the defaults
     troubles: list[tuple[str, str, str]] = field(default_factory=list)  # input, decision, reason
 
     @property
@@ -180,7 +180,7 @@ def run(
     if options.device == "cuda":
         load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
     _refuse_inputs_among_outputs(items, folder)
-    summary = Summary(output=str(folder), weak=own.weak)
+    summary = Summary(output=str(folder), weak="; ".join(weaker(options)))
 
     def drawing(done: int, count: int) -> None:
         summary.drawn, summary.to_draw = done, count
