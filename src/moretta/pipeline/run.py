@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.photos.files import Photo
-    from moretta.photos.photo import Mask
     from moretta.pipeline.custody import Keyring
+    from moretta.pipeline.protect import Written
     from moretta.privacy.ledger import Ledger
-    from moretta.records import Face, Pixels
+    from moretta.records import Face
 
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 FINE = 90  # least quality of a JPEG that keeps cosines as they are
@@ -358,7 +358,7 @@ def _check_of(photo: Photo) -> int:
     return check
 
 
-def _written(photo: Photo, options: Options) -> Callable[[Pixels, Mask], Pixels] | None:
+def _written(photo: Photo, options: Options) -> Written | None:
     """Return what tells how the file will show edited pixels; None where it shows them as they are."""
     if shows_all(photo, options.format):
         return None
@@ -458,7 +458,7 @@ def _publish(
     content, sidecar = b"", ("", 0)
     start = time.perf_counter()
     if result.decision == "published":
-        content = encode_photo(
+        content = result.file or encode_photo(
             photo,
             result.pixels,
             result.changed,
