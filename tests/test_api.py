@@ -151,6 +151,7 @@ def test_wrong_arrays_are_refused(wrong, cheap):
         ({"method": "styleid", "strength": 0.5, "settings": {"k": 4}}, "k says how many"),
         ({"method": "falco", "strength": 0.5, "settings": {"target": 0.1}}, "strength and target"),
         ({"method": "ifadit", "seed": 1}, "--seed repeats nothing"),
+        ({"format": "tiff", "quality": 95}, "--quality is given"),
     ],
 )
 def test_wrong_options_are_refused_at_once(given, words):

@@ -223,7 +223,7 @@ class Method:
     redraws: int = 0  # how often a face that the judge knows, or nearly, is drawn anew
     spent: tuple[
         str, ...
-    ] = ()  # what an epsilon covers: lines of the report, beside what was spent
+    ] = ()  # what an epsilon covers: lines of the report, each under 80 columns
     strength: Callable[[float], Mapping[str, Any]] | None = None  # 0..1 -> settings
     explain: Callable[[], str] | None = None  # more for `moretta methods NAME`
     auto: Mapping[str, Any] | None = None  # settings that find the least strength for each face

@@ -372,7 +372,7 @@ def test_a_run_counts_choices_and_the_budget_commands_show_them(
     assert code == 3, err
     said = " ".join(out.split())
     assert "2 new releases on 1 person; most on one in the ledger: 4" in said
-    assert "it covers the choice of a synthetic neighbour alone; the picture has no epsilon" in said
+    assert "epsilon covers the choice of a synthetic neighbour alone; the picture has none" in said
     assert "identity vector" not in said
     faces = {line["name"]: line["faces"][0] for line in lines(tmp_path / "out")}
     assert faces["anna/2.png"]["method"] == "solid"

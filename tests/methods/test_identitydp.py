@@ -109,6 +109,17 @@ def test_the_statement_says_all_that_is_released(edit_with, face_crop, ledger):
     assert ledger.spent(f"face {'0' * 64}").epsilon == 0
 
 
+@pytest.mark.parametrize(("epsilon", "said"), [(0.0, "draws it again"), (1.0, "takes it off")])
+def test_predictable_proves_nothing_at_any_epsilon(edit_with, face_crop, epsilon, said):
+    (edited,) = edit_with(epsilon=epsilon, predictable=True)([face_crop])
+    assert (edited.statement.promise, edited.statement.epsilon) == ("none", math.inf)
+    assert edited.statement.covers.startswith("nothing: ")
+    assert said in edited.statement.covers
+    weak = settings(METHOD, {"epsilon": epsilon, "predictable": True}).weak
+    assert "nothing is proved" in weak
+    assert not settings(METHOD, {"epsilon": epsilon}).weak
+
+
 @pytest.mark.parametrize(
     ("given", "epsilon", "said"),
     [

@@ -62,17 +62,19 @@ def test_a_face_near_the_threshold_is_judged_as_the_file_shows_it(
 
     def written(pixels, changed):
         asked.append(changed.any())
-        return small if undone else pixels
+        return small if undone else pixels, b"the file"
 
     monkeypatch.setattr(protector, "_known", 1.0)  # how like is what passes?
-    (before,) = protected(protector, small, written=written).faces
-    assert not asked, "far below the threshold the file is not looked at"
+    far = protected(protector, small, written=written)
+    (before,) = far.faces
+    assert (asked, far.file) == ([], b""), "far below the threshold the file is not looked at"
     protected(protector, small, written=written, rough=True)
     assert asked.pop(), "but where it shows something else"
     monkeypatch.setattr(protector, "_known", before.audit["cosine"] + 0.01)
     result = protected(protector, small, written=written)
     (record,) = result.faces
     assert asked == [True]
+    assert result.file == (b"" if undone else b"the file"), "what was judged is what is published"
     if not undone:
         assert (result.decision, record.method, record.notes) == ("published", "blur", before.notes)
         assert record.audit["passed"]

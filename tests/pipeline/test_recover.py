@@ -260,8 +260,11 @@ def test_keys_are_asked_for_before_anything_starts(folder, tmp_path, ring, quick
     source = folder(1)
     for chosen, keyring, words in (
         ({"reversible": True}, None, "needs something to seal with"),
-        ({}, ring, "has no use for it"),
-        ({}, custody.keyring(table=tmp_path / "t"), "has no use"),
+        ({}, ring, "--key is given, and solid without --reversible has no use for it"),
+        ({}, custody.keyring(table=tmp_path / "t"), "--key-table is given"),
+        ({}, replace(ring, table=tmp_path / "t"), "--key and --key-table are given"),
+        ({}, custody.Keyring(wrappers=(Passphrase("anything"),)), "--passphrase is given"),
+        ({}, custody.Keyring(wrappers=(keys.new("recipient").public,)), "--to is given"),
     ):
         with pytest.raises(UsageError, match=words):
             run([source], tmp_path / "out", options(chosen), keyring=keyring)

@@ -234,6 +234,29 @@ def test_a_judge_that_knows_everybody(cosine, folder, tmp_path, lines, quick, mo
     assert (after[top:bottom, left:right] == SOLID).all()
 
 
+def test_a_file_that_the_judge_saw_is_encoded_once(folder, tmp_path, lines, quick, monkeypatch):
+    """JPEG 50 is looked at always; what is written are the very bytes that would be made anew."""
+    from moretta.photos import encode
+
+    encoded, how = [], {"method": "pixelate", "format": "jpeg", "quality": 50}
+
+    def counted(*arguments, **given):
+        encoded.append(given["quality"])
+        return plain(*arguments, **given)
+
+    plain = encode._encode
+    monkeypatch.setattr(encode, "_encode", counted)
+    source = folder(1)
+    assert go(source, tmp_path / "once", **how).exit_code == 0
+    assert encoded == [50]
+    monkeypatch.setattr(runs, "_written", lambda photo, options: None)
+    assert go(source, tmp_path / "unseen", **how).exit_code == 0
+    (line,) = lines(tmp_path / "once")
+    content = (tmp_path / "once" / line["name"]).read_bytes()
+    assert content == (tmp_path / "unseen" / line["name"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == line["output_sha256"]
+
+
 def test_a_judge_that_fails_publishes_nothing(folder, tmp_path, quick, monkeypatch):
     from moretta.faces.recognise import Recogniser
 

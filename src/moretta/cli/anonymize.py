@@ -129,7 +129,8 @@ def command(
         str | None, typer.Option(help="A face the judge still knows: cover (default) or withhold.")
     ] = None,
     audit_far: Annotated[
-        str | None, typer.Option(help="The judge's false-accept rate: 1e-2 (strict), 1e-3, 1e-4.")
+        str | None,
+        typer.Option(help="The judge's false-accept rate: 1e-2 (strict), 1e-3, 1e-4 (lax)."),
     ] = None,
     metadata: Annotated[
         str | None, typer.Option(help="none (default), or profile: keep the colour profile.")
@@ -139,7 +140,8 @@ def command(
         typer.Option(help="jpeg, png, webp, tiff, bmp, avif, heic; default as the input."),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(help="1..100, of lossy formats (default 95).")
+        int | None,
+        typer.Option(help="1..100, of lossy formats (default 95); not with png, tiff, bmp."),
     ] = None,
     rename: Annotated[
         bool, typer.Option("--rename", help="Neutral names in random order, fixed times.")
@@ -226,9 +228,8 @@ def command(
     """
     from moretta.cli.show import Display, summary_table
     from moretta.methods import method as found
-    from moretta.methods import settings as settings_of
     from moretta.pipeline.custody import keyring
-    from moretta.pipeline.options import from_toml, normalised, options
+    from moretta.pipeline.options import from_toml, normalised, options, weaker
     from moretta.pipeline.run import run
     from moretta.pipeline.sealing import check
 
@@ -270,10 +271,8 @@ def command(
     sealing = key or to or passphrase or key_table
     ring = keyring(key=key, to=to or (), how=passphrase, table=key_table) if sealing else None
     check(checked, ring)
-    chosen_method = found(checked.method)
-    own_settings = settings_of(chosen_method, checked.settings, strength=checked.strength)
-    if own_settings.weak:
-        print(f"moretta: warning: {own_settings.weak}", file=sys.stderr)  # noqa: T201
+    for said in weaker(checked):
+        print(f"moretta: warning: {said}", file=sys.stderr)  # noqa: T201
     if dry_run:
         from moretta.cli.dry import rehearse
         from moretta.pipeline.run import check_earlier
@@ -294,7 +293,7 @@ def command(
             keyring=ring,
             listener=display,
         )
-    summary_table(summary, as_json=json, spent_on=chosen_method.spent)
+    summary_table(summary, as_json=json, spent_on=found(checked.method).spent)
     raise typer.Exit(summary.exit_code)
 
 

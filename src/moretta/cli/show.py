@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from moretta.errors import count_of, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from moretta.pipeline.run import Summary
@@ -167,16 +167,6 @@ def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = 
         table.add_row(label, str(summary.others_in_output))
     table.add_row("faces", str(summary.faces))
     table.add_row("of these covered by policy", str(summary.covered))
-    if summary.spent:
-        spent = summary.spent
-        said = (
-            f"{spent['epsilon']:g} in {count_of(spent['releases'], 'new release')} on "
-            f"{count_of(spent['people'], 'person', 'people')}; most on one in the ledger: "
-            f"{spent['most_on_one']:g}"
-        )
-        table.add_row("epsilon spent", said)
-        for line in spent_on:
-            table.add_row("", line)
     if summary.soft:
         label = f"of these softer than their photos, up to {summary.softest:.1f} times"
         table.add_row(label, str(summary.soft))
@@ -185,7 +175,19 @@ def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = 
     table.add_row("photos/s", f"{pace:.1f}")
     console = Console()
     console.print(table)
+    for line in (*_spent(summary.spent), *spent_on) if summary.spent else ():
+        console.print(line, highlight=False, markup=False)
     console.print(f"written to {summary.output}", highlight=False, markup=False, soft_wrap=True)
     if summary.interrupted or summary.disk_full:
         why = "interrupted" if summary.interrupted else "the disk is full: free some room"
         print(f"moretta: {why}; run the same command with --resume", file=sys.stderr)  # noqa: T201
+
+
+def _spent(spent: Mapping[str, Any]) -> Sequence[str]:
+    """Return what was spent, in lines of less than 80 columns."""
+    releases = count_of(spent["releases"], "new release")
+    people = count_of(spent["people"], "person", "people")
+    return (
+        f"epsilon spent: {spent['epsilon']:g} in {releases} on {people};",
+        f"most on one in the ledger: {spent['most_on_one']:g}",
+    )

@@ -547,7 +547,7 @@ METHOD = Method(
     draws_identity=True,
     strength=strength,
     spent=(
-        "it covers the choice of a synthetic neighbour alone; the picture has no epsilon",
+        "epsilon covers the choice of a synthetic neighbour alone; the picture has none",
         "docs/falco.md; moretta budget show",
     ),
     explain=explained,

@@ -76,11 +76,11 @@ def as_written(
     format: str | None = None,  # noqa: A002
     quality: int = 95,
     metadata: Metadata = "none",
-) -> Pixels:
-    """Return what a reader of the file that `encode_photo` makes will see: (H, W, 3) uint8 RGB."""
+) -> tuple[Pixels, bytes]:
+    """Return what a reader of the file will see, (H, W, 3) uint8 RGB, and the file as of `encode_photo`."""
     data = encode_photo(photo, edited, changed, format=format, quality=quality, metadata=metadata)
     most = edited.shape[0] * edited.shape[1]
-    return decode(data, name="", metadata=metadata, max_pixels=most).pixels
+    return decode(data, name="", metadata=metadata, max_pixels=most).pixels, data
 
 
 def _lossless(photo: Photo, container: str) -> bool:

@@ -39,6 +39,14 @@ class Keyring:
     master: bytes = field(default=b"", repr=False)  # of pseudonyms; empty without a key file
     table: Path | None = None  # of shreddable records
 
+    @property
+    def given(self) -> list[str]:
+        """The options that it comes from."""
+        kinds = {type(one) for one in self.wrappers} | ({KeyFile} if self.master else set())
+        names = {"--key": KeyFile, "--to": PublicKey, "--passphrase": Passphrase}
+        table = [] if self.table is None else ["--key-table"]
+        return [name for name, kind in names.items() if kind in kinds] + table
+
 
 def fleeting() -> Keyring:
     """Return a key that is written nowhere, for demonstrations and benchmarks of keyed methods."""

@@ -52,7 +52,8 @@ class Options(BaseModel):
         "cover", description="a face that the judge still knows"
     )
     audit_far: Literal["1e-2", "1e-3", "1e-4"] = Field(
-        "1e-3", description="the judge's false-accept rate: 1e-2 is the strictest"
+        "1e-3",
+        description="the judge's false-accept rate: 1e-2 is the strictest, 1e-4 laxer than the default",
     )
     metadata: Literal["none", "profile"] = Field(
         "none", description="profile keeps the colour profile, none nothing at all"
@@ -60,7 +61,9 @@ class Options(BaseModel):
     format: Literal["jpeg", "png", "webp", "tiff", "bmp", "avif", "heic"] | None = Field(
         None, description="of the outputs; the input's own by default"
     )
-    quality: int = Field(95, ge=1, le=100, description="of lossy formats")
+    quality: int = Field(
+        95, ge=1, le=100, description="of lossy formats; refused beside a format that is none"
+    )
     rename: bool = Field(False, description="neutral names in random order, fixed times")
     reversible: bool = Field(False, description="a sealed original beside every output")
     scope: Literal["record", "subject", "collection"] = Field(
@@ -102,9 +105,28 @@ def options(given: Mapping[str, Any]) -> Options:
             hint="moretta anonymize --help lists every option and its range",
         ) from None
     _check_names(checked)
+    _check_quality(checked)
     if checked.format == "heic" and find_spec("pillow_heif") is None:
         raise UsageError("--format heic needs one more package", hint='pip install "moretta[heic]"')
     return checked
+
+
+def weaker(checked: Options) -> list[str]:
+    """Return what is said before a run that hides less than the defaults: a line each, mostly none."""
+    from moretta.faces.recognise import threshold
+    from moretta.methods import method, settings
+
+    own = settings(method(checked.method), checked.settings, strength=checked.strength)
+    said = [own.weak] if own.weak else []
+    usual = Options.model_fields["audit_far"].default
+    passes, by_default = threshold(checked.audit_far), threshold(usual)
+    if passes > by_default:
+        said.append(
+            f"--audit-far {checked.audit_far}: a laxer judge than the default {usual}. It lets faces pass up to"
+            f" a cosine of {passes:.2f} with the old ones instead of {by_default:.2f}: more that can be known"
+            " again are published (docs/threat-model.md)"
+        )
+    return said
 
 
 def _of_method(key: str, given: Mapping[str, Any]) -> str:
@@ -156,6 +178,16 @@ def _check_names(checked: Options) -> None:
     if own.secret_chance:
         _check_chance(checked)
     require(chosen)
+
+
+def _check_quality(checked: Options) -> None:
+    from moretta.photos.encode import LOSSLESS
+
+    if "quality" in checked.model_fields_set and checked.format in LOSSLESS:
+        raise UsageError(
+            f"--quality is given, and --format {checked.format} keeps every pixel as it is",
+            hint="leave --quality out, or choose jpeg, webp, avif or heic",
+        )
 
 
 def _check_identity(checked: Options, *, draws: bool) -> None:

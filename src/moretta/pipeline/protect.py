@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from moretta.records import Alpha, Box, Crop, Edited, Face, FaceEdit, Guard, Pixels, Settings
 
     Written = Callable[
-        [Pixels, npt.NDArray[np.bool_]], Pixels
-    ]  # (pixels, changed) -> as read again
+        [Pixels, npt.NDArray[np.bool_]], tuple[Pixels, bytes]
+    ]  # (pixels, changed) -> as read again, and the file
 
 COVER = "solid"
 DOUBTFUL = (
@@ -149,6 +149,7 @@ class Protected:
     notes: list[str] = field(default_factory=list)
     within: list[Face] = field(default_factory=list)  # lie whole in the drawing of a surer face
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    file: bytes = b""  # that shows these pixels, where the judge had to see it and passed it
 
 
 @dataclass(slots=True, eq=False)
@@ -543,6 +544,7 @@ class Protector:
 
         JPEG moves a cosine by a few hundredths; at low qualities it smooths cells into a face (0.03
         became 0.50), and a photo without colours keeps little of a drawing: there everything is judged.
+        A file in which nothing is known is the one to publish.
         """
         reach = np.inf if picture.rough else NEAR
         near = [
@@ -552,7 +554,7 @@ class Protector:
         ]
         if not near:
             return
-        shown = written(result.pixels, result.changed)
+        shown, file = written(result.pixels, result.changed)
         known = []
         for i in near:
             task = tasks[i]
@@ -565,6 +567,7 @@ class Protector:
                 task.audit.update(cosine=cosine, passed=False)
                 task.notes.append("known only as the file shows it: encoded, or without colours")
                 known.append(i)
+        result.file = b"" if known else file
         self._covered(picture, result, tasks, known)
 
     def _covered(

@@ -37,7 +37,7 @@ from moretta.photos.files import encode_photo, read_photo, sha256_of, write_whol
 from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
 from moretta.pipeline.inputs import Input, listed, renamed
-from moretta.pipeline.options import Options
+from moretta.pipeline.options import Options, weaker
 from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
 from moretta.privacy.keys import derived
 from moretta.records import PhotoRecord
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from moretta.photos.files import Photo
-    from moretta.photos.photo import Mask
     from moretta.pipeline.custody import Keyring
+    from moretta.pipeline.protect import Written
     from moretta.privacy.ledger import Ledger
-    from moretta.records import Face, Pixels
+    from moretta.records import Face
 
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 FINE = 90  # least quality of a JPEG that keeps cosines as they are
@@ -118,7 +118,7 @@ class Summary:
     interrupted: bool = False
     disk_full: bool = False
     spent: Mapping[str, Any] = field(default_factory=dict)  # of budgets, since the run began
-    weak: str = ""  # what these settings hide less of than the method's defaults
+    weak: str = ""  # what these options hide less of than the defaults
     troubles: list[tuple[str, str, str]] = field(default_factory=list)  # input, decision, reason
 
     @property
@@ -180,7 +180,7 @@ def run(
     if options.device == "cuda":
         load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
     _refuse_inputs_among_outputs(items, folder)
-    summary = Summary(output=str(folder), weak=own.weak)
+    summary = Summary(output=str(folder), weak="; ".join(weaker(options)))
 
     def drawing(done: int, count: int) -> None:
         summary.drawn, summary.to_draw = done, count
@@ -358,7 +358,7 @@ def _check_of(photo: Photo) -> int:
     return check
 
 
-def _written(photo: Photo, options: Options) -> Callable[[Pixels, Mask], Pixels] | None:
+def _written(photo: Photo, options: Options) -> Written | None:
     """Return what tells how the file will show edited pixels; None where it shows them as they are."""
     if shows_all(photo, options.format):
         return None
@@ -458,7 +458,7 @@ def _publish(
     content, sidecar = b"", ("", 0)
     start = time.perf_counter()
     if result.decision == "published":
-        content = encode_photo(
+        content = result.file or encode_photo(
             photo,
             result.pixels,
             result.changed,

@@ -63,10 +63,12 @@ def check(options: Options, keyring: Keyring | None) -> None:
             "--reversible needs something to seal with",
             hint="--key FILE, --to PUBLIC.pem or --passphrase prompt; moretta key new makes a key",
         )
-    if keyring is not None and not options.reversible and not chosen.keyed:
+    if keyring is not None and keyring.given and not options.reversible and not chosen.keyed:
+        names = " and ".join(keyring.given)
+        are, them = ("is", "it") if len(keyring.given) == 1 else ("are", "them")
         raise UsageError(
-            f"a key is given, and {chosen.name} without --reversible has no use for it",
-            hint="add --reversible, or leave the key out",
+            f"{names} {are} given, and {chosen.name} without --reversible has no use for {them}",
+            hint=f"add --reversible, or leave {them} out",
         )
     if keyring is not None and keyring.table is not None and not options.reversible:
         raise UsageError("--key-table is for sidecars", hint="add --reversible")

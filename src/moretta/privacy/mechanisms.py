@@ -112,7 +112,9 @@ class Mechanism(ABC):
             promise="none",
             epsilon=math.inf,
             metric_epsilon=None,
-            covers="nothing: the noise follows from a seed, and whoever has it takes it off again",
+            covers="nothing: the noise follows from a seed, and whoever has it takes it off again"
+            if epsilon
+            else "nothing: the answer follows from a seed, and whoever has it draws it again",
         )
 
     def true_epsilon(self, epsilon: float, length: int) -> float:
