@@ -319,7 +319,8 @@ class ComposerBackend:
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is emulated and slower.
 
-    27 instead of 103 GFLOP/s were measured in a dense convolution on a CPU without it.
+    Dense convolutions on one thread, bfloat16 against float32: 27 to 103 GFLOP/s without, 225 to 104 with
+    AVX-512 BF16 (AMD EPYC), more with AMX.
     """
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
+    ways = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, way, bool)() for way in ways)

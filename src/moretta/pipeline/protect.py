@@ -167,6 +167,7 @@ class _Task:
     cover: dict[str, Any] = field(default_factory=dict)  # settings of the method that covers it
     redrawn: int = 0  # how often another drawing was tried
     chance: int = 0  # the seed of the last of them
+    chosen: bool = False  # no other drawing will be tried
     notes: list[str] = field(default_factory=list)
     audit: dict[str, Any] = field(default_factory=dict)
     method: str = ""
@@ -177,6 +178,15 @@ class _Task:
     in_photo: bool = True  # its mask holds at least one pixel of the photo
     found: Face | None = None  # as it was found, where the points were held since
     old_found: npt.NDArray[np.float32] | None = None  # as `old`, by those points
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """One photo with its faces on their way through the steps."""
+
+    picture: Picture
+    result: Protected
+    tasks: list[_Task]
 
 
 class Protector:
@@ -248,9 +258,10 @@ class Protector:
         ]
         with _timed(done, "method"):
             self._edit_all([task for group in tasks for task in group])
-        for picture, result, group in zip(pictures, done, tasks, strict=True):
-            if group:
-                self._finish(picture, result, group)
+        works = [_Work(*one) for one in zip(pictures, done, tasks, strict=True) if one[2]]
+        self._compare(works)
+        for work in works:
+            self._finish(work)
         return done
 
     def find(self, pixels: Pixels, *, looks: Sequence[Pixels] = ()) -> list[Face]:
@@ -450,13 +461,23 @@ class Protector:
                 task.edited = None
                 task.fault = "the method's answer has another shape or kind than the crop"
 
-    def _finish(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
-        """Blend and judge; then look once more, and begin again with what was overlooked."""
+    def _compare(self, works: Sequence[_Work]) -> None:
+        """Blend edits and compare them with the faces; draw anew, all together, what is still like them."""
+        for work in works:
+            with _timed([work.result], "blend"):
+                self._compose(work)
+            with _timed([work.result], "audit"):
+                self._judged_in(work, range(len(work.tasks)))
+        if works and self.method.redraws:
+            with _timed([work.result for work in works], "audit"):
+                self._draw_anew(works)
+
+    def _finish(self, work: _Work) -> None:
+        """Cover what is known; then look once more, and begin again with what was overlooked."""
+        picture, result, tasks = work.picture, work.result, work.tasks
         for _ in range(LOOKS):
-            with _timed([result], "blend"):
-                self._compose(picture, result, tasks)
             with _timed([result], "audit"):
-                self._audit(picture, result, tasks)
+                self._covered(work, [i for i, task in enumerate(tasks) if not task.audit["passed"]])
             if picture.faces is not None or result.decision == "withheld":
                 break
             with _timed([result], "look again"):
@@ -475,12 +496,13 @@ class Protector:
                 task.notes.append("found when the protected photo was looked at again")
             self._edit_all(more)
             tasks += more
+            self._compare([work])
         else:
             result.decision = "withheld"
             result.reason = f"faces are still found after {LOOKS} looks"
         if picture.written is not None and result.decision == "published":
             with _timed([result], "audit"):
-                self._audit_written(picture, picture.written, result, tasks)
+                self._audit_written(work, picture.written)
         if result.within:
             result.notes.append(
                 f"finds that lie whole within the drawing of a surer face, gone with it: "
@@ -495,7 +517,9 @@ class Protector:
                 f", {len(covered)} covered by policy: {'; '.join(whys)}" if covered else ""
             )
 
-    def _compose(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
+    def _compose(self, work: _Work) -> None:
+        """Paste the edits into a copy of the photo."""
+        picture, result, tasks = work.picture, work.result, work.tasks
         result.pixels = picture.pixels.copy()
         result.changed = np.zeros(picture.pixels.shape[:2], bool)
         # the coarsest edit last: a small find on a large face must not bring detail back; but cells
@@ -530,22 +554,14 @@ class Protector:
         found = find_faces(result.pixels, self._eyes, min_face=self.options.min_face, quick=False)
         return [face for face in found if _share(result.changed, face) < HANDLED]
 
-    def _audit(self, picture: Picture, result: Protected, tasks: list[_Task]) -> None:
-        """Compare every face with its original; draw anew, cover or withhold what is still known."""
-        known = self._judged(picture.pixels, result.pixels, tasks, range(len(tasks)))
-        if self.method.redraws:
-            known = self._drawn_anew(picture, result, tasks)
-        self._covered(picture, result, tasks, known)
-
-    def _audit_written(
-        self, picture: Picture, written: Written, result: Protected, tasks: list[_Task]
-    ) -> None:
+    def _audit_written(self, work: _Work, written: Written) -> None:
         """Judge again, as the file will show it, what is near the threshold; cover what is known there.
 
         JPEG moves a cosine by a few hundredths; at low qualities it smooths cells into a face (0.03
         became 0.50), and a photo without colours keeps little of a drawing: there everything is judged.
         A file in which nothing is known is the one to publish.
         """
+        picture, result, tasks = work.picture, work.result, work.tasks
         reach = np.inf if picture.rough else NEAR
         near = [
             i
@@ -568,17 +584,16 @@ class Protector:
                 task.notes.append("known only as the file shows it: encoded, or without colours")
                 known.append(i)
         result.file = b"" if known else file
-        self._covered(picture, result, tasks, known)
+        self._covered(work, known)
 
-    def _covered(
-        self, picture: Picture, result: Protected, tasks: list[_Task], known: list[int]
-    ) -> None:
+    def _covered(self, work: _Work, known: list[int]) -> None:
         """Paint what the judge knows, larger each time, or withhold the photo."""
+        result, tasks = work.result, work.tasks
         if self.options.on_audit_fail == "cover":
             for scale in COVER_SCALES:
                 for i in known:
                     self._paint(result, tasks[i], scale)
-                known = self._judged(picture.pixels, result.pixels, tasks, known, scale)
+                known = self._judged_in(work, known, scale)
         if known:
             result.decision = "withheld"
             faults = {tasks[i].fault for i in known} - {""}
@@ -589,26 +604,23 @@ class Protector:
             )
             result.reason = f"{len(known)} of {count_of(len(tasks), 'face')} not protected: {why}"
 
-    def _drawn_anew(self, picture: Picture, result: Protected, tasks: list[_Task]) -> list[int]:
-        """Draw faces anew that come near the old ones, keep the least like, and return what is known.
+    def _draw_anew(self, works: Sequence[_Work]) -> None:
+        """Draw faces anew that come near the old ones, those of all photos together; keep the least like.
 
         Near begins where one stranger in a hundred is taken for the person: what is just below the
         audit's own threshold in this photo is above it in others of the same person.
         """
-        earlier: dict[int, list[tuple[float, Crop, Edited | None]]] = defaultdict(list)
-        while again := [i for i, task in enumerate(tasks) if self._to_redraw(task)]:
-            for i in again:
-                task = tasks[i]
-                earlier[i].append((task.audit["cosine"], task.crop, task.edited))
+        earlier: dict[_Task, list[tuple[float, Crop, Edited | None]]] = defaultdict(list)
+        while again := [task for work in works for task in work.tasks if self._to_redraw(task)]:
+            for task in again:
+                earlier[task].append((task.audit["cosine"], task.crop, task.edited))
                 task.redrawn += 1
                 task.chance = derived(task.chance or task.crop.seed, "again")
                 task.crop = replace(task.crop, seed=task.chance)
-            self._edit_all([tasks[i] for i in again])
-            self._compose(picture, result, tasks)
-            self._judged(picture.pixels, result.pixels, tasks, _touched(tasks, again))
+            self._edit_all(again)
+            self._compare_changed(works, again)
         back = []
-        for i, drawings in earlier.items():
-            task = tasks[i]
+        for task, drawings in earlier.items():
             last = (task.audit["cosine"], task.crop, task.edited)
             usable = [one for one in (last, *drawings) if one[2] is not None]
             best = min(usable, key=lambda one: one[0] if one[0] == one[0] else np.inf)
@@ -617,16 +629,29 @@ class Protector:
             if best is not last:
                 _, task.crop, task.edited = best
                 task.fault = ""
-                back.append(i)
-        if back:
-            self._compose(picture, result, tasks)
-            self._judged(picture.pixels, result.pixels, tasks, _touched(tasks, back))
-        return [i for i, task in enumerate(tasks) if not task.audit["passed"]]
+            if (
+                best is not last or not best[0] <= self._like
+            ):  # not yet judged by the points as found
+                task.chosen = True
+                back.append(task)
+        self._compare_changed(works, back)
+
+    def _compare_changed(self, works: Sequence[_Work], changed: Sequence[_Task]) -> None:
+        """Blend and judge the faces whose edits have changed, and those near them."""
+        for work in works:
+            these = [i for i, task in enumerate(work.tasks) if task in changed]
+            if these:
+                self._compose(work)
+                self._judged_in(work, _touched(work.tasks, these))
 
     def _to_redraw(self, task: _Task) -> bool:
         """Whether another drawing of this face should be tried."""
         left = task.redrawn < self.method.redraws
         return left and _may_change(task) and not task.audit["cosine"] <= self._like
+
+    def _judged_in(self, work: _Work, these: Sequence[int], scale: float = 0.0) -> list[int]:
+        """Let the judge look at some faces of a photo: see `_judged`."""
+        return self._judged(work.picture.pixels, work.result.pixels, work.tasks, these, scale)
 
     def _judged(
         self,
@@ -666,7 +691,9 @@ class Protector:
                 tasks[i].old = vector
             for (i, _), now in zip(seen, vectors[len(new) :], strict=True):
                 cosine = float(tasks[i].old @ now)
-                if cosine > self._known - NEAR and tasks[i].found is not None:
+                near = cosine > self._known - NEAR and tasks[i].found is not None
+                anew = self.method.redraws and _may_change(tasks[i]) and not tasks[i].chosen
+                if near and not (anew and cosine > self._like):
                     cosine = _highest([cosine, self._cosine_as_found(photo, shown, tasks[i])])
                 self._note(tasks[i], cosine, scale)
         return [i for i in these if not tasks[i].audit["passed"]]

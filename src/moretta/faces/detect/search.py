@@ -29,6 +29,9 @@ QUICK = 192  # px of the longer side at which turned photos are looked at by def
 MARGIN = 64  # px of mirror that are put around a photo
 BAND = 96  # px of the photo along its border that are shown with the mirror
 SURE = 0.7  # score that a find in a turned photo, or in a mirrored small one, needs
+SURE_ABOVE = (
+    0.8  # the same where the photo ends above or below: chests and hair look like faces there
+)
 SAME = 0.4  # intersection over union above which two finds are one face
 TAKEN = 0.5  # of a box, from which it may be a part of a surer face
 CLOSE = 3.0  # sides of an unsure find, from its middle each way, that are shown to another detector
@@ -198,8 +201,9 @@ def _gaps(box: Box, shape: tuple[int, ...]) -> tuple[float, float, float, float]
 
 def _mirrored(picture: Pixels, margins: Sequence[int]) -> Pixels:
     """Return a picture with mirrors of so many px at its top, bottom, left and right."""
-    wide: Any = cv2.copyMakeBorder(picture, *margins, cv2.BORDER_REFLECT_101)
-    return wide
+    top, bottom, left, right = margins
+    wide: Any = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_REFLECT_101)
+    return np.asarray(wide)
 
 
 def look_at_border(
@@ -210,7 +214,8 @@ def look_at_border(
     Half a face becomes a whole one when the border is a mirror. At every scale the photo is shown with
     such a border, or, where that is less, its four edges are. What is not cut is left out: the look at the
     photo itself sees it. At a smaller scale a find needs SURE: there hair and shoulders with their
-    mirror are faces, too.
+    mirror are faces, too. At the top and at the bottom, where a mirror makes no whole face of a half, it
+    needs SURE_ABOVE.
     """
     sure: list[Found] = []
     unsure: list[Found] = []
@@ -220,10 +225,12 @@ def look_at_border(
         for part, shift, margins in _edges(picture):
             finds = eye.look(_mirrored(part, margins), unsure_from)
             finds = finds.moved((1, 1), (shift[0] - margins[2], shift[1] - margins[0]))
-            parts.append(finds.kept(_at_border(finds.boxes, picture.shape)).moved(scale, (0, 0)))
+            parts.append(finds.kept(_at_border(finds.boxes, picture.shape)))
         cut = Found.joined(parts)
-        sure.append(cut.kept(cut.scores >= needed))
-        unsure.append(cut.kept(cut.scores < needed))
+        above = _cut_above(cut.boxes, picture.shape)
+        counts = cut.scores >= np.where(above, max(needed, SURE_ABOVE), needed)
+        sure.append(cut.kept(counts).moved(scale, (0, 0)))
+        unsure.append(cut.kept(~counts).moved(scale, (0, 0)))
     return Found.joined(sure), Found.joined(unsure)
 
 
@@ -286,6 +293,12 @@ def _at_border(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     share = seen.prod(1) / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
     cut: npt.NDArray[np.bool_] = (share >= 0.25) & (share <= 0.9) & (seen.min(1) >= SMALLEST)
     return cut
+
+
+def _cut_above(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Whether a quarter of a box or more is above the photo or below it."""
+    outside = np.maximum(-boxes[:, 1], 0) + np.maximum(boxes[:, 3] - shape[0], 0)
+    return np.asarray(outside >= (boxes[:, 3] - boxes[:, 1]) / 4)
 
 
 def look_at(photo: Pixels, eye: Eye, turns: int, min_face: float, *, double: bool = False) -> Found:
