@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moretta.errors import CannotOpen, LogBroken, PhotoError, UsageError
+from moretta.errors import CannotOpen, KeyRejected, LogBroken, PhotoError, UsageError
 from moretta.methods import method
 from moretta.photos.files import PART_PREFIX
 from moretta.pipeline import custody, likeness, sealing
@@ -269,6 +269,9 @@ def test_keys_are_asked_for_before_anything_starts(folder, tmp_path, ring, quick
         with pytest.raises(UsageError, match=words):
             run([source], tmp_path / "out", options(chosen), keyring=keyring)
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "t").exists()  # the table is made when the run begins
+    with pytest.raises(KeyRejected, match="its folder is not there"):
+        custody.keyring(table=tmp_path / "nowhere" / "t")
 
 
 # ---- what is wrong on the way back ------------------------------------------------------------

@@ -145,7 +145,7 @@ def keyring(
 ) -> Keyring:
     """Return what to seal with. key: a key file; to: public keys; how: a way to a passphrase.
 
-    Raises KeyRejected and UsageError; nothing is written but an empty key table.
+    Raises KeyRejected and UsageError; nothing is written.
     """
     wrappers: list[Wrapper] = []
     openers: list[Opener] = []
@@ -181,7 +181,7 @@ def keyring(
     if len(wrappers) > 32:
         raise UsageError(f"{len(wrappers)} keys are too many", hint="at most 32")
     if table is not None:
-        KeyTable(table).make()
+        KeyTable(table).check()
     return Keyring(wrappers=tuple(wrappers), openers=tuple(openers), master=master, table=table)
 
 
@@ -208,6 +208,15 @@ class KeyTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def check(self) -> None:
+        """Refuse a file that is no key table, or a place where none can be made."""
+        if self._path.exists():
+            self._rows()
+        elif not self._path.absolute().parent.is_dir():
+            raise KeyRejected(
+                f"{self._path} cannot be made: its folder is not there", hint="check --key-table"
+            )
 
     def make(self) -> None:
         """Make an empty table unless there is one."""

@@ -36,6 +36,7 @@ from moretta.photos.encode import as_written, shows_all
 from moretta.photos.files import encode_photo, read_photo, sha256_of, write_whole
 from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
+from moretta.pipeline.custody import KeyTable
 from moretta.pipeline.inputs import Input, listed, renamed
 from moretta.pipeline.options import Options, weaker
 from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
@@ -207,6 +208,8 @@ def run(
             manifests.opened(folder, settings, resume=resume, overwrite=overwrite)
         )
         before = ledger.last() if ledger else 0
+        if keyring is not None and keyring.table is not None:
+            KeyTable(keyring.table).make()
         if options.rename:
             _refuse_finished(folder, manifest)
             items = sorted(renamed(items, folder), key=lambda item: item.output)
