@@ -781,9 +781,9 @@ class _Team:
             elif when:
                 self._pool = _pool(self._options, self.jobs, self._keyring)
                 try:
-                    with _unheard():
-                        asked = self._pool.submit(_built_in_worker)
-                    asked.result()
+                    with _unheard():  # one question each: a worker is started by its first task
+                        asked = [self._pool.submit(_built_in_worker) for _ in range(self.jobs)]
+                    asked[0].result()
                 except BrokenProcessPool:  # a worker that dies costs a photo, not the run
                     self._dismiss()
             yield
