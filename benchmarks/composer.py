@@ -20,16 +20,18 @@ import platform
 import time
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from people import faces_of, found_again
+from people import faces_of, points_off
 from PIL import Image
 
 from moretta.api import Anonymizer
+from moretta.evaluation.readers import head_angles, skin_colour
 from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.crop import WIDE, points_in
@@ -135,6 +137,12 @@ def main() -> None:
         for k, r in recognisers.items()
     }
     finder = Anonymizer("solid")
+    turned = np.abs([head_angles(face.points)[0] for _, face, _, _ in people])
+    bounds = (0, 15, 30, 90)
+    yaws = {
+        f"{low} to {high} degrees": (turned >= low) & (turned < high)
+        for low, high in pairwise(bounds)
+    }
     figures: dict[str, Any] = {
         "people": n,
         "machine": platform.processor(),
@@ -170,9 +178,15 @@ def main() -> None:
                 [recogniser.embed(p, [f]) for p, (_, f, _, _) in zip(pasted, people, strict=True)]
             )
             row[key] = rates(key, (after * before[key]).sum(1), (after * other[key]).sum(1))
-        found, off = found_again(finder, pasted, [face for _, face, _, _ in people])
-        row["detected"] = found
-        row["points, % of eye distance, median"] = off
+        off = points_off(finder, pasted, [face for _, face, _, _ in people])
+        row["detected"] = float((~np.isnan(off)).mean())
+        row["points, % of eye distance, median"] = float(np.nanmedian(off))
+        row["points by yaw"] = {
+            name: [int(some.sum()), float(np.nanmedian(off[some]))]
+            for name, some in yaws.items()
+            if some.any()
+        }
+        row["skin"] = skin(pasted, people)
         if asked is not None:
             row |= read_back(backend, pasted, people, asked, own, head, wanted)
         figures["conditions"][name] = row
@@ -219,6 +233,20 @@ def released(faces: list[tuple[Any, Any]], settings: dict[str, Any]) -> list[np.
     covered = sum("covered" in one.faces[0].audit for one in done)
     print(f"{settings}: {covered} of {len(done)} covered")
     return [one.pixels for one in done]
+
+
+def skin(pasted: list[np.ndarray], people: list) -> dict[str, float]:
+    """How far the cheeks' colour is from the photo's, in CIELAB, and how lightness goes with it."""
+    was = np.array([skin_colour(photo, face) for photo, face, _, _ in people])
+    now = np.array([skin_colour(one, p[1]) for one, p in zip(pasted, people, strict=True)])
+    dark = was[:, 0] <= np.quantile(was[:, 0], 0.2)
+    return {
+        "lightness off, mean": float(np.abs(now - was)[:, 0].mean()),
+        "lightness of the darkest fifth, before": float(was[dark, 0].mean()),
+        "and after": float(now[dark, 0].mean()),
+        "correlation of lightness": float(np.corrcoef(was[:, 0], now[:, 0])[0, 1]),
+        "colour off, mean": float(np.linalg.norm(now - was, axis=1).mean()),
+    }
 
 
 def stretched(face: Any) -> float:

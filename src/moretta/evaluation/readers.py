@@ -141,8 +141,16 @@ def kappa(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
 def skin_tone(photo: Pixels, face: Face) -> float:
     """Return the individual typology angle of both cheeks in degrees: light skin has a large one.
 
-    arctan((L - 50) / b) in CIELAB, of the median of two patches between eye and mouth corner. The
-    light of the photo is in it.
+    arctan((L - 50) / b) in CIELAB; nan outside of the photo. The light of the photo is in it.
+    """
+    light, _, yellow = skin_colour(photo, face)
+    return float(np.degrees(np.arctan2(light - 50, yellow)))
+
+
+def skin_colour(photo: Pixels, face: Face) -> Floats:
+    """Return the cheeks' colour, (3,) CIELAB: the median of two patches between eye and mouth corner.
+
+    nan where both lie outside of the photo.
     """
     import cv2
 
@@ -155,7 +163,6 @@ def skin_tone(photo: Pixels, face: Face) -> float:
         patches.append(part.reshape(-1, 3))
     colour = np.concatenate(patches)
     if not len(colour):
-        return float("nan")
+        return np.full(3, np.nan)
     lab: Any = cv2.cvtColor(colour[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
-    light, _, yellow = np.median(lab, axis=0)
-    return float(np.degrees(np.arctan2(light - 50, yellow)))
+    return np.asarray(np.median(lab, axis=0), np.float64)
