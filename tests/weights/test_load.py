@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -351,3 +352,26 @@ def test_a_backend_reads_and_hashes_its_file_once(monkeypatch):
     monkeypatch.setattr(load, "read_bytes", lambda name: read.append(name) or real(name))
     composer()
     assert sorted(read) == ["composer", "dlib", "identity"]
+
+
+@pytest.mark.parametrize("first", ["moretta", "onnxruntime"])
+def test_onnxruntime_sends_and_keeps_nothing(tmp_path, first):
+    """Its wheels keep a device number in the user's cache and send events, unless they are told not to."""
+    program = (
+        f"import {first}, moretta, os, onnxruntime\n"
+        "from moretta.weights import load\n"
+        "load.open_onnx('yunet')\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    own = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**own, **places},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1"
+    if first == "moretta":  # a program that imports the other first has made the number itself
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -127,6 +127,7 @@ def open_onnx(
     """
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # moretta says so too, but may be imported later
     content, label = _content(name_or_path)
     if _has_external_data(content, label):
         raise WeightsRejected(
