@@ -341,7 +341,7 @@ def test_a_method_that_fails_leaves_nothing_of_the_face(tmp_path, small, own_led
     assert "NaN" in record.faces[0].audit["covered"]["fault"]
     monkeypatch.undo()
     monkeypatch.setattr(
-        Ledger, "release", lambda *a: (_ for _ in ()).throw(LedgerError("/home/me/x is gone"))
+        Ledger, "release", lambda *_, **__: (_ for _ in ()).throw(LedgerError("/home/me/x is gone"))
     )
     _, record = one.image(small)
     assert record.faces[0].method == "solid"

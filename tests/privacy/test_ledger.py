@@ -59,6 +59,49 @@ def test_other_photos_persons_and_mechanisms_are_other_releases(ledger):
     assert ledger.spent("nobody").epsilon == 0
 
 
+def test_one_face_is_one_account_whoever_it_is_said_to_be(ledger):
+    """The same photo without persons, with folders, with a list: named four ways, released once."""
+    ten = replace(ONE, epsilon=10.0)
+    other = replace(ten, mechanism="vmf (epsilon 10)")
+    assert ledger.guard("face 1", b"1", face="face 1")(ten, lambda: b"answer") == b"answer"
+    for name in ("folder", "list", "face 1"):
+        again = ledger.guard(name, b"1", face="face 1")
+        assert again(ten, never) == b"answer"  # nothing new, nothing spent
+        with pytest.raises(BudgetSpent):
+            again(other, never)
+    assert len(ledger.people()) == 1
+    with pytest.raises(BudgetSpent):  # another photo of somebody of whom this one is known
+        ledger.guard("folder", b"2", face="face 2")(ten, never)
+    assert ledger.guard("somebody", b"3", face="face 3")(ten, lambda: b"new") == b"new"
+
+
+def test_a_face_counts_what_was_released_of_its_person_by_it(ledger):
+    """--alias person: one release for all photos is a release of each of them."""
+    shared = replace(ONE, epsilon=10.0, shared=True)
+    for photo in (b"1", b"2"):
+        ledger.guard("anna", photo, face=f"face {photo!r}")(shared, lambda: b"one")
+    for photo in (b"1", b"2"):
+        with pytest.raises(BudgetSpent):
+            ledger.guard(f"face {photo!r}", photo, face=f"face {photo!r}")(ONE, never)
+    assert ledger.spent("anna").epsilon == 10
+
+
+def test_a_ledger_of_schema_1_goes_on(path):
+    """It knew no faces: what it holds counts on the persons, what comes on both."""
+    with Ledger(path, KEY) as old:
+        old.release("anna", b"1", ONE, lambda: b"old")
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE seen")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with Ledger(path, KEY) as ledger:
+        guard = ledger.guard("anna", b"1", face="face 1")
+        assert guard(ONE, never) == b"old"
+        assert guard(replace(ONE, mechanism="another"), lambda: b"new") == b"new"
+        assert ledger.spent("anna").epsilon == 2
+        assert ledger.spent("face 1").epsilon == 2
+
+
 def test_one_release_for_all_photos_of_a_person(ledger):
     shared = replace(ONE, shared=True)
     answers = {

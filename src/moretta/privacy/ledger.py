@@ -1,9 +1,9 @@
 """What has been released about whom: basic composition, remembered answers, caps that refuse.
 
-Promise   no person's releases add up to more than the cap, whatever is killed and however many
-          processes share the file: a release is written down as spent before it is drawn, and a
-          crash in between leaves it spent. The same person and photo get the same answer again, which
-          tells nothing new and costs nothing.
+Promise   no person's releases add up to more than the cap, nor those of one and the same face whoever
+          it is said to be, whatever is killed and however many processes share the file: a release
+          is written down as spent before it is drawn, and a crash in between leaves it spent. The
+          same face gets the same answer again, which tells nothing new and costs nothing.
 Assumes   whoever knows the key may learn who was released; without it the file holds keyed hashes,
           mechanisms, sums, times, and sealed answers. One epsilon adds to another (basic composition).
 Not here  files and paths other than the one given; the key's whereabouts; who a person is.
@@ -29,7 +29,7 @@ from moretta.errors import BudgetSpent, LedgerError, one_line
 if TYPE_CHECKING:
     from moretta.records import Charge, Guard
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the table `seen`
 APPLICATION = 0x4D6F5245  # marks the file as ours
 BUSY = 20.0  # seconds to wait for another process's lock
 PENDING = 2.0  # seconds to wait for another process's draw before it counts as crashed
@@ -44,6 +44,8 @@ CREATE INDEX release_open ON release (what) WHERE state = 'reserved';
 CREATE TABLE memo (what BLOB PRIMARY KEY, release INTEGER NOT NULL, sealed BLOB NOT NULL);
 CREATE TABLE merged (person BLOB PRIMARY KEY, into_person BLOB NOT NULL);
 """
+_SEEN = """CREATE TABLE IF NOT EXISTS seen (
+    who BLOB NOT NULL, release INTEGER NOT NULL, PRIMARY KEY (who, release)) WITHOUT ROWID"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +117,35 @@ class Ledger:
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
 
-    def guard(self, person: str, photo: bytes) -> Guard:
+    def guard(self, person: str, photo: bytes, *, face: str = "") -> Guard:
         """Return what a method needs to release something of one person in one photo.
 
         person: what tells persons apart, in clear; it is hashed with the key. photo: a digest of
-        what the release is made from.
+        what the release is made from. face: a name that this very face has whoever it is said to be.
         """
 
         def guarded(charge: Charge, draw: Callable[[], bytes]) -> bytes:
-            return self.release(person, b"" if charge.shared else photo, charge, draw)
+            return self.release(person, b"" if charge.shared else photo, charge, draw, face=face)
 
         return guarded
 
     def release(
-        self, person: str, photo: bytes, charge: Charge, draw: Callable[[], bytes]
+        self,
+        person: str,
+        photo: bytes,
+        charge: Charge,
+        draw: Callable[[], bytes],
+        *,
+        face: str = "",
     ) -> bytes:
         """Return the remembered answer for this person, photo and charge, or draw one and charge it.
 
-        Raises BudgetSpent, before anything is drawn, when the cap does not hold the charge.
+        face: see `guard`. Raises BudgetSpent, before anything is drawn, when the cap does not hold the
+        charge on the person, or on the face.
         """
+        known = self._person(face) if face else None
         with self._lock, self._spoken():
-            remembered, row = self._reserved(self._person(person), photo, charge)
+            remembered, row = self._reserved(self._person(person), photo, charge, known)
             if remembered is not None:
                 return remembered
             try:
@@ -224,36 +234,42 @@ class Ledger:
         """Forget everything, what was spent too: a person can then be released again in full."""
         with self._lock, self._spoken():
             with self._writing():
-                for table in ("memo", "release", "merged"):
+                for table in ("memo", "release", "merged", "seen"):
                     self._db.execute(f"DELETE FROM {table}")  # noqa: S608
                 self._db.execute("UPDATE meta SET value = ? WHERE name = 'memo'", (os.urandom(32),))
             self._scrub()
 
     # ---- one release ---------------------------------------------------------------------
 
-    def _reserved(self, person: bytes, photo: bytes, charge: Charge) -> tuple[bytes | None, int]:
+    def _reserved(
+        self, person: bytes, photo: bytes, charge: Charge, face: bytes | None
+    ) -> tuple[bytes | None, int]:
         """Return a remembered answer, or the number of the row that now counts as spent."""
         deadline = time.monotonic() + PENDING
         while True:
             with self._writing():
                 members = self._members(person)
-                answer = self._answer([self._what(one, photo, charge) for one in members])
-                if answer is not None:
-                    return answer, 0
-                what = self._what(members[0], photo, charge)
+                whats = [self._what(one, photo, charge) for one in members]
+                if face is not None and photo:  # what is made from the face alone goes by the face
+                    whats.insert(0, self._what(face, photo, charge))
+                found = self._answer(whats)
+                if found is not None:
+                    self._note((members[0], face), found[1])  # it tells of them, too
+                    return found[0], 0
                 waiting = self._db.execute(
-                    "SELECT 1 FROM release WHERE what = ? AND state = 'reserved'", (what,)
+                    "SELECT 1 FROM release WHERE what = ? AND state = 'reserved'", whats[:1]
                 ).fetchone()
                 if not waiting or time.monotonic() > deadline:
                     self._db.execute(
                         "UPDATE release SET state = 'lost' WHERE what = ? AND state = 'reserved'",
-                        (what,),
+                        whats[:1],
                     )
-                    return None, self._row(members, what, charge)
+                    return None, self._row(members, whats[0], charge, face)
             time.sleep(0.005)  # another process draws this very release
 
-    def _row(self, members: list[bytes], what: bytes, charge: Charge) -> int:
-        spent = self._account(members).epsilon
+    def _row(self, members: list[bytes], what: bytes, charge: Charge, face: bytes | None) -> int:
+        accounts = [members] if face is None else [members, [face]]
+        spent = max(self._account(who).epsilon for who in accounts)
         if not spent + charge.epsilon <= charge.cap * (1 + 1e-9):
             raise BudgetSpent(
                 f"epsilon {spent:g} of {charge.cap:g} is spent on this person, and a release costs "
@@ -267,7 +283,13 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?, 'reserved', ?)",
             (*row, int(self._clock())),
         ).lastrowid
+        self._note((face,), int(number or 0))
         return int(number or 0)
+
+    def _note(self, whom: tuple[bytes | None, ...], release: int) -> None:
+        """Count a release on others than the one it was drawn for."""
+        rows = [(who, release) for who in whom if who is not None]
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", rows)
 
     def _committed(self, row: int, answer: bytes) -> bytes:
         with self._writing():
@@ -278,26 +300,31 @@ class Ledger:
             state = "released" if first is None else "lost"
             self._db.execute("UPDATE release SET state = ? WHERE id = ?", (state, row))
             if first is not None:  # it took so long that another process drew: nobody sees ours
-                return first
+                return first[0]
             self._db.execute(
                 "INSERT INTO memo VALUES (?, ?, ?)", (what, row, self._seal(what, answer))
             )
         return answer
 
-    def _answer(self, whats: list[bytes]) -> bytes | None:
+    def _answer(self, whats: list[bytes]) -> tuple[bytes, int] | None:
+        """Return the first remembered answer and the number of its release."""
         marks = ", ".join("?" * len(whats))
         found = self._db.execute(
-            f"SELECT what, sealed FROM memo WHERE what IN ({marks}) ORDER BY release LIMIT 1",  # noqa: S608
+            f"SELECT what, sealed, release FROM memo WHERE what IN ({marks}) ORDER BY release LIMIT 1",  # noqa: S608
             whats,
         ).fetchone()
-        return None if found is None else self._unseal(*found)
+        if found is None:
+            return None
+        what, sealed, release = found
+        return self._unseal(what, sealed), release
 
     def _account(self, members: list[bytes]) -> Spent:
         marks = ", ".join("?" * len(members))
         sums = "count(*), total(epsilon), total(delta), coalesce(max(at), 0)"
         count, epsilon, delta, last = self._db.execute(
-            f"SELECT {sums} FROM release WHERE person IN ({marks})",  # noqa: S608
-            members,
+            f"SELECT {sums} FROM release WHERE person IN ({marks}) OR id IN"  # noqa: S608
+            f" (SELECT release FROM seen WHERE who IN ({marks}))",
+            [*members, *members],
         ).fetchone()
         return Spent(members[0].hex(), count, epsilon, delta, last)
 
@@ -366,6 +393,9 @@ class Ledger:
             ((tables,),) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchall()
             if not tables:
                 self._begin()
+            elif version < SCHEMA:
+                self._db.execute(_SEEN)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
         found = self._db.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
         if found is None or not hmac.compare_digest(bytes(found[0]), self._keyed(b"check")):
             raise LedgerError(
@@ -374,7 +404,7 @@ class Ledger:
             )
 
     def _begin(self) -> None:
-        for statement in _TABLES.split(";"):
+        for statement in (*_TABLES.split(";"), _SEEN):
             if statement.strip():
                 self._db.execute(statement)
         rows = [("check", self._keyed(b"check")), ("memo", os.urandom(32))]
