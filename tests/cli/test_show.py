@@ -1,4 +1,4 @@
-"""The summary of a run fits into 80 columns."""
+"""The summary of a run: what it names, and that it fits into 80 columns."""
 
 import pytest
 
@@ -20,3 +20,14 @@ def test_what_was_spent_is_not_broken_at_80_columns(name, capsys, monkeypatch):
     assert "most on one in the ledger: 12.345" in lines
     assert set(method(name).spent) <= set(lines)
     assert next(line.split() for line in lines if line.startswith("of these softer"))[-1] == "123"
+
+
+def test_every_photo_that_was_not_published_is_named(capsys):
+    covered = [(f"covered-{i}.jpg", "published", "1 face, 1 covered by policy") for i in range(50)]
+    out = [(f"out-{i}.jpg", "withheld", "no face was found") for i in range(40)]
+    broken = [("broken.jpg", "failed", "cut off")]
+    summary_table(Summary(output="out", troubles=[*covered, *out, *broken]), as_json=False)
+    said = capsys.readouterr().err
+    assert all(f" {name}: " in said for name, _, _ in (*out, *broken))
+    assert said.count("covered-") == 20
+    assert "and 30 more published" in said

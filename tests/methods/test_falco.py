@@ -336,7 +336,9 @@ def test_a_choice_beyond_the_cap_is_a_fault_of_that_face_alone(face_crop, ledger
     assert [one.fault for one in done] == ["", "", "", "this person's budget does not hold it"]
     assert not done[3].pixels.any()
     assert ledger.spent(budget.person(7)).epsilon <= 4
-    monkeypatch.setattr(Ledger, "release", lambda *_, **__: (_ for _ in ()).throw(LedgerError("gone")))
+    monkeypatch.setattr(
+        Ledger, "release", lambda *_, **__: (_ for _ in ()).throw(LedgerError("gone"))
+    )
     assert [one.fault for one in built(steps=0, donor_epsilon=2)(photos)] == [NO_LEDGER] * 4
     bare = [replace(one, guard=None) for one in photos]
     assert all("there is no ledger" in one.fault for one in built(steps=0, donor_epsilon=2)(bare))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moretta.records import PhotoRecord
 
 EVERY = 10.0  # seconds between two lines of --progress text
-NAMED = 20  # troubles printed by name; the manifest has all of them
+NAMED = 20  # published photos with covered faces printed by name; the manifest has all of them
 
 
 class Display:
@@ -135,11 +135,15 @@ def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = 
         ]
         print(json.dumps(counts))  # noqa: T201
         return
-    for name, decision, reason in summary.troubles[:NAMED]:
+    out = [one for one in summary.troubles if one[1] == "published"]
+    for name, decision, reason in (
+        *(one for one in summary.troubles if one[1] != "published"),
+        *out[:NAMED],
+    ):
         print(f"moretta: {one_line(name)}: {decision}: {one_line(reason)}", file=sys.stderr)  # noqa: T201
-    if len(summary.troubles) > NAMED:
-        more = len(summary.troubles) - NAMED
-        print(f"moretta: and {more} more; manifest.jsonl names all", file=sys.stderr)  # noqa: T201
+    if len(out) > NAMED:
+        more = len(out) - NAMED
+        print(f"moretta: and {more} more published; manifest.jsonl names all", file=sys.stderr)  # noqa: T201
     rows = [
         ("published", summary.published),
         ("withheld", summary.withheld),
