@@ -1,12 +1,15 @@
 """From Python: the same pixels as the command, and nothing to publish by mistake."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import moretta as package
 from moretta import Anonymizer, anonymize_image, find_faces
-from moretta.errors import UsageError
+from moretta.errors import KeyRejected, UsageError
+from moretta.privacy import keys
 from moretta.records import PhotoRecord
 
 OPTIONS = {"seed": 5, "settings": {"cells": 6}}
@@ -54,9 +57,11 @@ def test_a_protected_picture_is_a_new_array(portrait, cheap):
     assert not np.shares_memory(after, before)
 
 
-def test_a_keyed_method_draws_a_picture_from_a_key_and_refuses_without(portrait, monkeypatch):
+def test_a_keyed_method_draws_a_picture_from_a_key_and_refuses_without(
+    portrait, monkeypatch, tmp_path
+):
     pytest.importorskip("torch")
-    from moretta.pipeline.custody import fleeting
+    from moretta.pipeline.custody import fleeting, write_key
 
     # a fresh key's face is by chance like the old one, once in about a hundred, and then covered
     monkeypatch.setattr("moretta.pipeline.protect.threshold", lambda far: 1.0)
@@ -67,12 +72,15 @@ def test_a_keyed_method_draws_a_picture_from_a_key_and_refuses_without(portrait,
         Anonymizer("ifadit", reversible=True).image(portrait, keyring=fleeting())
     with pytest.raises(UsageError, match="no use"):
         anonymize_image(portrait, keyring=fleeting())
-    ring = fleeting()
+    ring = str(tmp_path / "anna.key")
+    write_key(Path(ring), keys.to_bytes(keys.new()))
     pictures, records = zip(*(maker.image(portrait, keyring=ring) for _ in range(2)), strict=True)
     assert {face.method for record in records for face in record.faces} == {"ifadit"}
     assert records[0].pseudonym["scope"] == "record"
     assert records[0].pseudonym["salt"] != records[1].pseudonym["salt"]
     assert (pictures[0] != pictures[1]).any()
+    with pytest.raises(KeyRejected, match="cannot be read"):
+        maker.image(portrait, keyring=tmp_path / "nobody.key")
 
 
 def test_what_is_withheld_comes_back_black(scene, cheap):

@@ -48,12 +48,13 @@ class Anonymizer:
         *,
         faces: Sequence[Face] | None = None,
         name: str = "",
-        keyring: Keyring | None = None,
+        keyring: Keyring | str | os.PathLike[str] | None = None,
     ) -> tuple[Pixels, PhotoRecord]:
         """Protect one picture.
 
         rgb: (height, width, 3) uint8, upright. faces: cover exactly these instead of searching.
-        keyring: what keyed methods draw from, `moretta.pipeline.custody.keyring(key=FILE)`.
+        keyring: what keyed methods draw from: the path of a key file, or what
+        `moretta.pipeline.custody.keyring` returns.
         Returns a new array of the same shape and the record. Check `record.decision`: when it is
         "withheld" the picture is not protected and the array is all zeros, so that it cannot be
         published by mistake. With identity "per-run" all pictures of this Anonymizer are one run.
@@ -77,8 +78,9 @@ class Anonymizer:
                 "reversible seals files, and this is a picture in memory",
                 hint="protect the file with `run`",
             )
-        sealing.check(self.options, keyring)
-        begun = sealing.begin(self.options, keyring)
+        ring = _ring(keyring)
+        sealing.check(self.options, ring)
+        begun = sealing.begin(self.options, ring)
         identities = NOBODY
         if self.options.identity == "per-run":
             identities = Plan("run").identities(name, self._secret)
@@ -124,12 +126,13 @@ class Anonymizer:
         overwrite: bool = False,
         boxes: str | os.PathLike[str] | None = None,
         internal_record: str | os.PathLike[str] | None = None,
-        keyring: Keyring | None = None,
+        keyring: Keyring | str | os.PathLike[str] | None = None,
         listener: Listener | None = None,
     ) -> Summary:
         """Protect files, folders and globs into a folder, with a manifest; return the counts.
 
-        keyring: what keyed methods and `reversible` need, from `moretta.pipeline.custody.keyring`.
+        keyring: what keyed methods and `reversible` need: the path of a key file, or what
+        `moretta.pipeline.custody.keyring` returns.
         With `jobs` above 1 (or auto and 8 photos or more) worker processes are started, so a
         script needs the usual `if __name__ == "__main__":`.
         """
@@ -145,7 +148,7 @@ class Anonymizer:
             overwrite=overwrite,
             boxes=boxes,
             internal_record=internal_record,
-            keyring=keyring,
+            keyring=_ring(keyring),
             listener=listener,
         )
 
@@ -175,13 +178,27 @@ def _check_face(face: Any, shape: tuple[int, ...]) -> None:
 
 
 def anonymize_image(
-    rgb: Pixels, method: str = "solid", *, keyring: Keyring | None = None, **given: Any
+    rgb: Pixels,
+    method: str = "solid",
+    *,
+    keyring: Keyring | str | os.PathLike[str] | None = None,
+    **given: Any,
 ) -> tuple[Pixels, PhotoRecord]:
     """Protect one picture: `Anonymizer(method, **given).image(rgb)`. Networks are loaded each time.
 
-    rgb: (height, width, 3) uint8, upright. Returns the protected copy and its record.
+    rgb: (height, width, 3) uint8, upright. keyring: see `Anonymizer.image`. Returns the protected copy
+    and its record.
     """
     return Anonymizer(method, **given).image(rgb, keyring=keyring)
+
+
+def _ring(given: Keyring | str | os.PathLike[str] | None) -> Keyring | None:
+    """Return what to seal with; a path is that of a key file. Raises KeyRejected."""
+    if not isinstance(given, str | os.PathLike):
+        return given
+    from moretta.pipeline.custody import keyring
+
+    return keyring(key=Path(given))
 
 
 def find_faces(rgb: Pixels, **given: Any) -> list[Face]:

@@ -76,7 +76,7 @@ def check(options: Options, keyring: Keyring | None) -> None:
     if needs_master and not (keyring and keyring.master):
         raise UsageError(
             f"{chosen.name} draws pseudonyms from a key, and no --key is given",
-            hint="moretta key new FILE makes one, --key FILE gives it",
+            hint="moretta key new FILE makes one, --key FILE gives it; in Python keyring=FILE",
         )
 
 
