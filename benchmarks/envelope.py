@@ -72,7 +72,7 @@ def identity(count: int, folder: Path) -> None:
         copy = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(copy, "PNG")
         start = time.perf_counter()
-        _, size = sealing.seal_photo(
+        _, size, _ = sealing.seal_photo(
             out / f"{i:05d}.png",
             copy.getvalue(),
             path,

@@ -278,6 +278,7 @@ class PhotoRecord:
     output_bytes: int = 0
     sidecar_sha256: str = ""  # of the sealed original beside it, with --reversible
     sidecar_bytes: int = 0
+    sidecar_core: str = ""  # SHA-256 of what stays when it is given to other keys
     pseudonym: Mapping[str, str] = field(default_factory=dict)  # scope and salt; nothing secret
     method: str = ""
     seed: int | None = None

@@ -54,6 +54,22 @@ def test_rotation(sealed):
     assert sealed("key", "rotate", "out", "--key", "new.key", "--keep", "most")[0] == 2
 
 
+def test_resume_leaves_rotated_and_moved_sidecars_alone(sealed, tmp_path):
+    sealed("key", "new", "new.key")
+    rotated = "key", "rotate", "out", "--key", "my.key", "--new-key", "new.key", "--keep", "all"
+    again = "anonymize", "in", "-o", "out", "--reversible", "--key", "my.key", "--resume"
+    assert sealed(*rotated)[0] == 0
+    code, out, _ = sealed(*again)
+    assert (code, "published" in out, "done by an earlier run" in out) == (0, True, True)
+    assert "without their sidecars" not in out
+    assert recover(sealed, "back", "--key", "new.key")[0] == 0
+    (tmp_path / "out" / "a.png.ifad").rename(tmp_path / "a.png.ifad")
+    code, out, _ = sealed(*again)
+    (row,) = [row for row in out.splitlines() if "without their sidecars" in row]
+    assert (code, row.split()[-1]) == (0, "1")
+    assert not (tmp_path / "out" / "a.png.ifad").exists()
+
+
 def test_escrow(sealed, tmp_path):
     pytest.importorskip("shamir_mnemonic")
     sealed("key", "new", "escrow.pem", "--kind", "recipient")

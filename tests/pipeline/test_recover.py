@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moretta.errors import CannotOpen, KeyRejected, LogBroken, PhotoError, UsageError
+from moretta.errors import (
+    CannotOpen,
+    KeyRejected,
+    LogBroken,
+    ManifestError,
+    PhotoError,
+    UsageError,
+)
 from moretta.methods import method
 from moretta.photos.files import PART_PREFIX
 from moretta.pipeline import custody, likeness, sealing
@@ -235,9 +242,9 @@ def test_a_photo_that_cannot_be_written_leaves_no_sidecar(
 def test_resume_overwrite_and_others_files(folder, tmp_path, ring, quick, tree):
     source, out = folder(2), tmp_path / "out"
     protect(source, out, ring)
-    (out / "p00.png.ifad").unlink()  # as a power cut may
+    (out / "p00.png").unlink()  # as a power cut may
     summary = protect(source, out, ring, resume=True)
-    assert (summary.published, summary.kept) == (1, 1)
+    assert (summary.published, summary.kept, summary.again) == (1, 1, 1)
     assert (out / "p00.png.ifad").exists()
     before = tree(out)
     protect(source, out, ring, overwrite=True)
@@ -254,6 +261,88 @@ def test_resume_overwrite_and_others_files(folder, tmp_path, ring, quick, tree):
     assert summary.failed == 1
     assert (other / "p00.png.ifad").read_bytes() == b"somebody's"
     assert not (other / "p00.png").exists()
+
+
+@pytest.fixture(params=[True, False], ids=["core noted", "core not noted"])
+def noted(request):
+    """Whether lines name their sidecars' cores, as earlier versions did not."""
+
+    def make(out):
+        path = out / "manifest.jsonl"
+        rows = [json.loads(row) for row in path.read_text().splitlines()]
+        for row in rows:
+            assert row.pop("sidecar_core")
+        if not request.param:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return make
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_a_rotated_sidecar_stays_with_its_photo(folder, tmp_path, ring, quick, tree, noted, keep):
+    source, out, new = folder(2), tmp_path / "out", keys.new()
+    protect(source, out, ring)
+    noted(out)
+    old = KeyFile(bytes(range(32)))
+    for sidecar in out.glob("*.ifad"):
+        recovery.rewrap(sidecar, [old], [new], keep=keep)
+    before = tree(out)
+    summary = protect(source, out, ring, resume=True)
+    assert (summary.kept, summary.published, summary.kept_bare, summary.again) == (2, 0, 0, 0)
+    assert tree(out) == before
+    protect(folder(1, "less"), out, ring, overwrite=True)
+    assert sorted(path.name for path in out.glob("p*")) == ["p00.png", "p00.png.ifad"]
+
+
+def test_what_is_done_stays_done_without_its_sidecar(folder, tmp_path, ring, quick, tree):
+    source, out = folder(3), tmp_path / "out"
+    protect(source, out, ring)
+    for name in ("p00.png.ifad", "p02.png.ifad"):
+        (out / name).rename(tmp_path / name)
+    before = tree(out)
+    summary = protect(source, out, ring, resume=True)
+    assert (summary.kept, summary.kept_bare, summary.published, summary.again) == (3, 2, 0, 0)
+    assert summary.exit_code == 0
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("left", [0, 100, 40_000])
+def test_a_cut_sidecar_is_done_again_with_its_photo(
+    folder, tmp_path, ring, quick, tree, log, noted, left
+):
+    source, out = folder(2), tmp_path / "out"
+    protect(source, out, ring)
+    noted(out)
+    path = out / "p01.png.ifad"
+    path.write_bytes(path.read_bytes()[:left])
+    summary = protect(source, out, ring, resume=True)
+    assert (summary.kept, summary.published, summary.again) == (1, 1, 1)
+    assert back(out, tmp_path / "back", log)[0].recovered == 2
+
+
+def test_other_photos_sidecars_are_neither_taken_nor_destroyed(
+    folder, tmp_path, ring, quick, tree, noted
+):
+    source, out = folder(3), tmp_path / "out"
+    protect(source, out, ring)
+    noted(out)
+    shutil.copy(out / "p01.png.ifad", out / "p00.png.ifad")
+    before = tree(out)
+    with pytest.raises(ManifestError, match=r"1 sidecar of other photos or runs, such as p00\.png"):
+        protect(source, out, ring, resume=True)
+    assert tree(out) == before
+    (out / "p00.png.ifad").unlink()
+    assert protect(source, out, ring, resume=True).kept_bare == 1
+
+
+def test_the_sidecar_of_another_run_is_not_taken_for_this_ones(folder, tmp_path, ring, quick, tree):
+    """Its photo is the same to the bit, but it opens with other keys."""
+    source = folder(1)
+    for name in ("out", "other"):
+        protect(source, tmp_path / name, ring)
+    shutil.copy(tmp_path / "other" / "p00.png.ifad", tmp_path / "out")
+    with pytest.raises(ManifestError, match="other photos or runs"):
+        protect(source, tmp_path / "out", ring, resume=True)
 
 
 def test_keys_are_asked_for_before_anything_starts(folder, tmp_path, ring, quick, key):

@@ -150,6 +150,8 @@ def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = 
         ("could not be read or written", summary.failed),
         ("done by an earlier run", summary.kept),
         ("of these withheld", summary.kept_withheld),
+        ("of these without their sidecars, which are not there any more", summary.kept_bare),
+        ("done again: the file or its sidecar was gone or cut off", summary.again),
         ("left undone", summary.left),
     ]
     from rich.console import Console

@@ -15,12 +15,12 @@ import errno
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from moretta.errors import DiskFull, ManifestError, PhotoError, UsageError
+from moretta.errors import DiskFull, ManifestError, PhotoError, UsageError, count_of
 
 if TYPE_CHECKING:
     from moretta.records import PhotoRecord
@@ -37,6 +37,9 @@ FIXED_TIME = 315532800.0  # 1 January 1980: what --rename gives every file
 #: Figures of methods that compare the new face with the old one.
 BETWEEN = ("cosine", "target", "attribute distance", "dlib", "share")
 OURS = (MANIFEST, RUN, LOCK, NAMES, PERSONS)
+#: What lies in the place of a photo's sidecar: the one that its line names, nothing, what is no whole
+#: sidecar, or the whole sidecar of something else.
+Beside = Literal["whole", "missing", "cut", "other"]
 
 
 def as_line(record: PhotoRecord) -> dict[str, Any]:
@@ -101,9 +104,13 @@ class Manifest:
         done: Mapping[str, dict[str, Any]],
         foreign: Collection[str] = (),
         since: float | None = None,
+        again: Collection[str] = (),
+        bare: Collection[str] = (),
     ) -> None:
         self.folder = folder
         self.done = dict(done)
+        self.again = frozenset(again)  # had a line, and their file or sidecar is not whole
+        self.bare = frozenset(bare)  # done, and their sidecar was taken away since
         self.earlier = since is not None  # a run began here before, and this one goes on with it
         self._foreign = frozenset(foreign)
         self._since = since
@@ -165,12 +172,18 @@ class Manifest:
 
 @contextlib.contextmanager
 def opened(
-    folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    beside: Callable[[Path, Mapping[str, Any]], Beside],
 ) -> Iterator[Manifest]:
     """Lock the folder, settle what an earlier run left, and yield the manifest to write to.
 
     resume: keep what has a line; settings must be the same. overwrite: remove what the earlier run
-    published, then start anew. Neither, with an earlier run there: UsageError.
+    published, then start anew. Neither, with an earlier run there: UsageError. beside: what lies in the
+    place of the sidecar of a photo whose line names one.
     """
     make_folder(folder)
     with _locked(folder):
@@ -181,21 +194,26 @@ def opened(
         _sweep(folder)
         lines: list[dict[str, Any]] = []
         edited: set[str] = set()
+        again: set[str] = set()
+        bare: set[str] = set()
         if earlier:
             if not overwrite:
                 _same_settings(folder, settings)
             lines = read_lines(folder)
             if overwrite:
-                edited = _forget(folder, lines)
+                edited = _forget(folder, lines, beside)
             else:
-                lines = [line for line in lines if _stands(folder, line)]
+                again, bare = _fallen(folder, lines, beside)
+                lines = [line for line in lines if line["name"] not in again]
                 _settle(folder, lines)
         if since is None or overwrite:
             _write_run(folder, settings)
         failed = {line["name"] for line in lines if line["decision"] == "failed"}
         kept = [] if overwrite else [line for line in lines if line["decision"] != "failed"]
         done = {line["name"]: line for line in kept}
-        manifest = Manifest(folder, done=done, foreign=failed | edited, since=since)
+        manifest = Manifest(
+            folder, done=done, foreign=failed | edited, since=since, again=again, bare=bare
+        )
         try:
             yield manifest
         finally:
@@ -297,7 +315,11 @@ def _begun(folder: Path) -> float:
         ) from error
 
 
-def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> set[str]:
+def _forget(
+    folder: Path,
+    lines: Sequence[Mapping[str, Any]],
+    beside: Callable[[Path, Mapping[str, Any]], Beside],
+) -> set[str]:
     """Remove what an earlier run published here, so that nothing stays without a record.
 
     Returns the names of those that are not as they were published: somebody's work, left alone.
@@ -310,11 +332,9 @@ def _forget(folder: Path, lines: Sequence[Mapping[str, Any]]) -> set[str]:
         if line["decision"] != "published" or not path.is_file():
             continue
         if sha256_of(path) == line["output_sha256"]:
+            if line.get("sidecar_bytes") and beside(path, line) == "whole":
+                path.with_name(path.name + SIDECAR).unlink()
             path.unlink()
-            sidecar = path.with_name(path.name + SIDECAR)
-            said = line.get("sidecar_sha256")
-            if said and sidecar.is_file() and sha256_of(sidecar) == said:
-                sidecar.unlink()
         else:
             edited.add(line["name"])
     for name in (MANIFEST, RUN, NAMES, PERSONS):
@@ -349,16 +369,40 @@ def _write_run(folder: Path, settings: Mapping[str, Any]) -> None:
     write_whole(folder / RUN, text.encode() + b"\n")
 
 
-def _stands(folder: Path, line: Mapping[str, Any]) -> bool:
-    """Whether the photo that a line speaks of is there whole; a power cut can take it back."""
-    if line["decision"] != "published":
-        return True
-    path = inside(folder, line["name"])
-    whole = path.is_file() and path.stat().st_size == line.get("output_bytes", path.stat().st_size)
-    if not line.get("sidecar_bytes"):
-        return whole
-    sidecar = path.with_name(path.name + SIDECAR)
-    return whole and sidecar.is_file() and sidecar.stat().st_size == line["sidecar_bytes"]
+def _fallen(
+    folder: Path,
+    lines: Sequence[Mapping[str, Any]],
+    beside: Callable[[Path, Mapping[str, Any]], Beside],
+) -> tuple[set[str], set[str]]:
+    """Return the names of photos that are not there whole any more, and of those without their sidecar.
+
+    A power cut can take a file back that has a line. A sidecar that is gone was moved away, as
+    docs/keys.md asks for: its photo may be published, and is not drawn a second time.
+    Raises ManifestError where other photos' sidecars lie: doing these photos again would destroy them.
+    """
+    again, bare, others = set(), set(), []
+    for line in lines:
+        if line["decision"] != "published":
+            continue
+        name = line["name"]
+        path = inside(folder, name)
+        size = path.stat().st_size if path.is_file() else -1
+        if size < 0 or size != line.get("output_bytes", size):
+            again.add(name)
+        elif line.get("sidecar_bytes"):
+            found = beside(path, line)
+            if found == "missing":
+                bare.add(name)
+            elif found == "cut":
+                again.add(name)
+            elif found == "other":
+                others.append(name + SIDECAR)
+    if others:
+        raise ManifestError(
+            f"{folder}: {count_of(len(others), 'sidecar')} of other photos or runs, such as {others[0]}",
+            hint="put them back beside their own photos, or move them away: these photos stay as they are",
+        )
+    return again, bare
 
 
 def _settle(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -15,12 +15,19 @@ import contextlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
-from moretta.errors import CannotOpen, MorettaError, PhotoError, UsageError, one_line
+from moretta.errors import (
+    CannotOpen,
+    MorettaError,
+    NotAnEnvelope,
+    PhotoError,
+    UsageError,
+    one_line,
+)
 from moretta.photos.files import PART_PREFIX, sha256_of, whole_file
 from moretta.photos.fingerprint import dhash, near
 from moretta.photos.manifest import SIDECAR, make_folder
@@ -36,6 +43,7 @@ from moretta.privacy.keys import (
 )
 
 if TYPE_CHECKING:
+    from moretta.photos.manifest import Beside
     from moretta.privacy.envelope import Core, Header, Unlocked
     from moretta.privacy.keys import Opener, Wrapper
 
@@ -232,6 +240,25 @@ def header_of(sidecar: Path) -> Header:
     """Return a sidecar's header. Raises NotAnEnvelope and PhotoError; no key is needed."""
     with _opened(sidecar) as (stream, size):
         return envelope.read_header(stream, size)
+
+
+def beside(photo: Path, line: Mapping[str, Any]) -> Beside:
+    """Return what lies in the place of the sidecar that a manifest's line names; no key is needed.
+
+    A sidecar that other keys were given to since is still the one: its core tells. A line of a version
+    that did not note the core is settled by what the sidecar is bound to. Raises PhotoError.
+    """
+    sidecar = sidecar_of(photo)
+    if not os.path.lexists(sidecar):
+        return "missing"
+    try:
+        header = header_of(sidecar)
+    except NotAnEnvelope:
+        return "cut"
+    said = line.get("sidecar_core")
+    if said:
+        return "whole" if header.digest.hex() == said else "other"
+    return "whole" if status_of(header.core, {}, photo) == "BOUND" else "other"
 
 
 def pseudonyms_of(

@@ -40,6 +40,7 @@ from moretta.pipeline.custody import KeyTable
 from moretta.pipeline.inputs import Input, listed, renamed
 from moretta.pipeline.options import Options, weaker
 from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
+from moretta.pipeline.recover import beside
 from moretta.privacy.keys import derived
 from moretta.records import PhotoRecord
 from moretta.weights import load
@@ -114,6 +115,8 @@ class Summary:
     softest: float = 0.0  # how many times larger, at most
     kept_withheld: int = 0  # of those kept
     kept_troubled: int = 0  # of those kept: withheld, or covered by policy
+    kept_bare: int = 0  # of those kept: their sidecars were moved away since
+    again: int = 0  # done again: an earlier run's file, or its sidecar, was gone or cut off
     our_fault: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -205,7 +208,7 @@ def run(
         internal = _internal(internal_record, folder)
         ledger = held.enter_context(_ledger(options, folder))
         manifest = held.enter_context(
-            manifests.opened(folder, settings, resume=resume, overwrite=overwrite)
+            manifests.opened(folder, settings, resume=resume, overwrite=overwrite, beside=beside)
         )
         before = ledger.last() if ledger else 0
         if keyring is not None and keyring.table is not None:
@@ -228,7 +231,9 @@ def run(
             fault = item.fault
             if name in manifest.done:
                 _keep(summary, manifest.done[name], item.name)
+                summary.kept_bare += name in manifest.bare
                 continue
+            summary.again += name in manifest.again
             taken = [name, name + manifests.SIDECAR] if options.reversible else [name]
             if not fault and not all(map(manifest.may_write, taken)):
                 fault = "a file of this name is already in the output folder"
@@ -458,7 +463,7 @@ def _publish(
     begun: sealing.Begun | None,
 ) -> PhotoRecord:
     options, keyring = protector.options, protector.keyring
-    content, sidecar = b"", ("", 0)
+    content, sidecar = b"", ("", 0, "")
     start = time.perf_counter()
     if result.decision == "published":
         content = result.file or encode_photo(
@@ -509,6 +514,7 @@ def _publish(
         output_bytes=len(content),
         sidecar_sha256=sidecar[0],
         sidecar_bytes=sidecar[1],
+        sidecar_core=sidecar[2],
         pseudonym=begun.public if begun is not None and content else {},
         method=protector.method.name,
         seed=result.seed if protector.tells_seeds else None,

@@ -143,8 +143,8 @@ def seal_photo(
     faces: Sequence[FaceRecord] = (),
     subjects: Sequence[int | None] = (),
     mtime: float | None = None,
-) -> tuple[str, int]:
-    """Write the sidecar of `target`, which will hold `content`; return its SHA-256 and its size.
+) -> tuple[str, int, str]:
+    """Write the sidecar of `target`, which will hold `content`; return its SHA-256, size and core's.
 
     source: the original; digest: its SHA-256 as hex digits when it was decoded. name: to be given to
     it when it comes back, with "/" between folders. Raises PhotoError; nothing then remains.
@@ -171,7 +171,7 @@ def seal_photo(
             source.open("rb") as payload,
             whole_file(sidecar_of(target), mtime=mtime, durable=False) as out,
         ):
-            envelope.seal(
+            header = envelope.seal(
                 out,
                 payload,
                 record=begun.record,
@@ -189,7 +189,7 @@ def seal_photo(
             written = hashlib.file_digest(out, "sha256").hexdigest()
     except ValueError as fault:
         raise PhotoError(f"its sidecar cannot be made: {fault}", hint="leave it alone") from None
-    return written, size
+    return written, size, header.digest.hex()
 
 
 def _open_again(
