@@ -345,6 +345,67 @@ def test_the_sidecar_of_another_run_is_not_taken_for_this_ones(folder, tmp_path,
         protect(source, tmp_path / "out", ring, resume=True)
 
 
+@pytest.mark.parametrize("reversible", [True, False])
+def test_a_run_goes_on_with_its_own_keys(keyed, folder, tmp_path, ring, tree, key, reversible):
+    public, other = keys.new("recipient").public, keys.new("recipient").public
+    source, out = folder(1), tmp_path / "out"
+    chosen = {"method": "pixelate", "reversible": reversible}
+    begun = replace(ring, wrappers=(*ring.wrappers, public)) if reversible else ring
+    protect(source, out, begun, **chosen)
+    before = tree(out)
+    second = KeyFile(bytes(32))
+    cases = [(replace(begun, master=second.pseudonyms), "--key is another one$")]
+    if reversible:
+        words = Passphrase("any")
+        cases += [
+            (ring, "--to was given then$"),
+            (replace(ring, wrappers=(*ring.wrappers, other)), "--to is another one$"),
+            (replace(begun, wrappers=(*begun.wrappers, words)), "--passphrase was not given then$"),
+            (replace(begun, table=tmp_path / "table"), "--key-table was not given then$"),
+            (replace(begun, wrappers=(public,), master=b""), "--key was given then$"),
+        ]
+    for now, said in cases:
+        with pytest.raises(ManifestError, match=f"was begun with other keys: {said}"):
+            protect(source, out, now, resume=True, **chosen)
+    assert tree(out) == before
+    assert not (tmp_path / "table").exists()
+    again = replace(begun, wrappers=begun.wrappers[::-1])
+    assert protect(source, out, again, resume=True, **chosen).kept == 1
+    assert protect(source, out, cases[0][0], overwrite=True, **chosen).published == 1
+
+
+def test_what_a_run_tells_of_its_keys_gives_nothing_away(folder, tmp_path, ring, quick, key):
+    def told(name, keyring):
+        protect(folder(1), tmp_path / name, keyring)
+        return json.loads((tmp_path / name / "run.json").read_text())["settings"]["keys"]
+
+    one, two = told("one", ring), told("two", ring)
+    assert not set(map(str, one.values())) & set(map(str, two.values())) - {"[]", "False"}
+    assert KeyFile(key.read_bytes()).fingerprint not in json.dumps([one, two])
+    words = Passphrase("six words that nobody guesses")
+    sealed_with_words = custody.Keyring(wrappers=(words,), openers=(words,))
+    assert sorted(told("three", sealed_with_words).items())[:3] == [
+        ("key", ""),
+        ("key_table", False),
+        ("passphrase", True),
+    ]
+
+
+def test_a_run_that_names_no_keys_does_not_go_on_with_some(folder, tmp_path, ring, quick):
+    source, out = folder(1), tmp_path / "out"
+    protect(source, out, ring)
+    run_file = json.loads((out / "run.json").read_text())
+    for spoil, said in (
+        (lambda settings: settings["keys"].update(salt="no"), "is damaged"),
+        (lambda settings: settings["keys"].pop("salt"), "is damaged"),
+        (lambda settings: settings.pop("keys"), "without keys, or by a version that did not note"),
+    ):
+        spoil(run_file["settings"])
+        (out / "run.json").write_text(json.dumps(run_file))
+        with pytest.raises(ManifestError, match=said):
+            protect(source, out, ring, resume=True)
+
+
 def test_keys_are_asked_for_before_anything_starts(folder, tmp_path, ring, quick, key):
     source = folder(1)
     for chosen, keyring, words in (

@@ -230,6 +230,17 @@ def refuse_earlier(folder: Path) -> None:
         )
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Return what an earlier run in the folder was told. Raises ManifestError."""
+    path = folder / RUN
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{path} is missing or damaged", hint="start again with --overwrite"
+        ) from error
+
+
 def not_of_a_run(folder: Path) -> Iterator[str]:
     """Yield the names, as a manifest has them, of all files below a folder but a run's own records."""
     for place, _, files in os.walk(folder):
@@ -343,13 +354,7 @@ def _forget(
 
 
 def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    path = folder / RUN
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(
-            f"{path} is missing or damaged", hint="start again with --overwrite"
-        ) from error
+    earlier = settings_of(folder)
     now = _plain(dict(settings))
     changed = sorted(k for k in {*earlier, *now} if earlier.get(k) != now.get(k))
     if changed:

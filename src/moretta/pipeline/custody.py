@@ -13,10 +13,10 @@ import getpass
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moretta.errors import KeyRejected, LogBroken, UsageError, count_of, one_line
 from moretta.privacy import chain, keys, phrases
@@ -47,10 +47,37 @@ class Keyring:
         table = [] if self.table is None else ["--key-table"]
         return [name for name, kind in names.items() if kind in kinds] + table
 
+    def told(self, salt: str) -> dict[str, Any]:
+        """Return what `run.json` says of the keys, so that a run goes on with the same ones.
+
+        salt: of the run, hexadecimal, drawn when it begins. Of a passphrase only that there is one:
+        whatever comes from it would be a place to guess it at.
+        """
+        raw = bytes.fromhex(salt)
+        to = [keys.trace(one.raw, raw) for one in self.wrappers if isinstance(one, PublicKey)]
+        return {
+            "salt": salt,
+            "key": keys.trace(self.master, raw) if self.master else "",
+            "to": sorted(to),
+            "passphrase": "--passphrase" in self.given,
+            "key_table": self.table is not None,
+        }
+
 
 def fleeting() -> Keyring:
     """Return a key that is written nowhere, for demonstrations and benchmarks of keyed methods."""
     return Keyring(master=KeyFile(secrets.token_bytes(keys.SIZE)).pseudonyms)
+
+
+def other_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return how the keys of two `Keyring.told` under one salt differ: a few words an option."""
+    said = []
+    for option in ("key", "to", "passphrase", "key_table"):
+        was, is_ = before.get(option), now.get(option)
+        if was != is_:
+            how = "is another one" if was and is_ else f"was {'' if was else 'not '}given then"
+            said.append(f"--{option.replace('_', '-')} {how}")
+    return said
 
 
 def read_key(path: Path) -> AnyKey:

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import re
+import secrets
 import signal
 import threading
 import time
@@ -26,7 +27,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 import numpy as np
 
 from moretta import __version__
-from moretta.errors import DiskFull, MorettaError, PhotoError, UsageError, count_of, one_line
+from moretta.errors import (
+    DiskFull,
+    ManifestError,
+    MorettaError,
+    PhotoError,
+    UsageError,
+    count_of,
+    one_line,
+)
 from moretta.faces.detect import detector
 from moretta.faces.recognise import JUDGE
 from moretta.methods import method
@@ -36,7 +45,7 @@ from moretta.photos.encode import as_written, shows_all
 from moretta.photos.files import encode_photo, read_photo, sha256_of, write_whole
 from moretta.pipeline import budget, persons, sealing
 from moretta.pipeline.boxes import Drawn, read_boxes
-from moretta.pipeline.custody import KeyTable
+from moretta.pipeline.custody import KeyTable, other_keys
 from moretta.pipeline.inputs import Input, listed, renamed
 from moretta.pipeline.options import Options, weaker
 from moretta.pipeline.protect import NOBODY, Identities, Picture, Protector
@@ -199,6 +208,9 @@ def run(
     if plan.kind == "csv":
         settings["persons"] = "csv"  # no path: it may name somebody
     settings["settings"] = {**options.settings, **own.told}
+    told = _keys_told(keyring, manifests.settings_of(folder) if going_on else {}, folder)
+    if told:
+        settings["keys"] = told
     if boxes is not None:
         settings["boxes_sha256"] = sha256_of(Path(boxes))
     able = sum(item.photo and not item.fault for item in items)
@@ -652,6 +664,34 @@ def _persons_seed(plan: persons.Plan, options: Options, keyring: Keyring | None)
     if options.scope == "subject" and plan.kind in ("folders", "csv") and keyring is not None:
         return int.from_bytes(derived(keyring.master, b"", b"persons")[:8], "big") >> 1
     return options.seed
+
+
+def _keys_told(keyring: Keyring | None, earlier: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what `run.json` says of the keys. earlier: the settings of the run that this goes on with.
+
+    Raises ManifestError when that one had other keys: no key would open, or repeat, the whole folder.
+    """
+    given = keyring is not None and bool(keyring.given)
+    before = earlier.get("keys")
+    if before is None and given and earlier:
+        raise ManifestError(
+            f"{folder} was begun without keys, or by a version that did not note which",
+            hint="choose a new folder, or start anew with --overwrite",
+        )
+    try:
+        salt = before["salt"] if before is not None else secrets.token_hex(16)
+        now = keyring.told(salt) if keyring is not None and given else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{folder / manifests.RUN} is damaged", hint="start again with --overwrite"
+        ) from error
+    changed = other_keys(before, now) if before is not None else []
+    if changed:
+        raise ManifestError(
+            f"{folder} was begun with other keys: {', '.join(changed)}",
+            hint="resume with the same ones; moretta key rotate gives finished sidecars to others",
+        )
+    return now
 
 
 def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:

@@ -346,6 +346,15 @@ def cost_of(slot: Slot) -> Cost:
     return Cost(passes, memory, lanes)
 
 
+def trace(key: bytes, salt: bytes) -> str:
+    """Return sixteen hex digits that tell, under this salt, another key from this one, and no more.
+
+    key: 32 bytes, secret or public. A secret one cannot be found by it, and under two salts nobody who
+    lacks the key sees that it is the same; a public key can be tried by whoever has it.
+    """
+    return derived(key, salt, b"trace")[:8].hex()
+
+
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
     """Where the secrets of one record's faces come from.
