@@ -345,6 +345,27 @@ def test_the_sidecar_of_another_run_is_not_taken_for_this_ones(folder, tmp_path,
         protect(source, tmp_path / "out", ring, resume=True)
 
 
+def test_what_is_for_sidecars_is_refused_without_them(keyed, folder, tmp_path, ring):
+    words, public = Passphrase("anything"), keys.new("recipient").public
+    for more, said in (
+        ({"wrappers": (*ring.wrappers, public)}, "--to is for sidecars"),
+        ({"wrappers": (*ring.wrappers, words)}, "--passphrase is for sidecars"),
+        (
+            {"wrappers": (*ring.wrappers, public), "table": tmp_path / "table"},
+            "--to and --key-table are for sidecars",
+        ),
+    ):
+        with pytest.raises(UsageError, match=said):
+            protect(
+                folder(1),
+                tmp_path / "out",
+                replace(ring, **more),
+                method="pixelate",
+                reversible=False,
+            )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("reversible", [True, False])
 def test_a_run_goes_on_with_its_own_keys(keyed, folder, tmp_path, ring, tree, key, reversible):
     public, other = keys.new("recipient").public, keys.new("recipient").public
