@@ -366,6 +366,38 @@ def test_what_is_for_sidecars_is_refused_without_them(keyed, folder, tmp_path, r
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_secret_lies_in_the_output_folder(folder, tmp_path, key, quick, moretta, linked):
+    source, out, there = folder(1), tmp_path / "out", tmp_path / "out" / "deeper" / "one"
+    there.parent.mkdir(parents=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "key").write_bytes(key.read_bytes())
+    (home / "table").write_bytes(b"IFADTAB1" + bytes(8))
+    (home / "words").write_text("mefo-kaba-dinu-ropi-veba-zulo")
+    for kind, option, given in (
+        ("key", "--key", []),
+        ("table", "--key-table", ["--key", key]),
+        ("words", "--passphrase", []),
+    ):
+        if linked:
+            there.symlink_to(home / kind)
+        else:
+            shutil.copy(home / kind, there)
+        there.chmod(0o600)
+        way = f"file:{there}" if kind == "words" else there
+        call = ["anonymize", source, "-o", out, "--reversible", *given, option, way]
+        for more in ([], ["--dry-run"]):
+            code, _, err = moretta(*call, *more)
+            assert (code, f"{option} {there} lies in the output folder" in err) == (2, True), err
+        there.unlink()
+        (home / kind).chmod(0o600)
+    assert not list(out.rglob("*.*"))
+    public = out / "her.pub.pem"
+    public.write_bytes(keys.to_bytes(keys.new("recipient").public))
+    assert moretta("anonymize", source, "-o", out, "--reversible", "--to", public)[0] == 0
+
+
 @pytest.mark.parametrize("reversible", [True, False])
 def test_a_run_goes_on_with_its_own_keys(keyed, folder, tmp_path, ring, tree, key, reversible):
     public, other = keys.new("recipient").public, keys.new("recipient").public

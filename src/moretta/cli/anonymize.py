@@ -231,7 +231,7 @@ def command(
     from moretta.pipeline.custody import keyring
     from moretta.pipeline.options import from_toml, normalised, options, weaker
     from moretta.pipeline.run import run
-    from moretta.pipeline.sealing import check
+    from moretta.pipeline.sealing import check, check_places
 
     given = from_toml(config) if config else {}
     chosen = {
@@ -271,6 +271,7 @@ def command(
     sealing = key or to or passphrase or key_table
     ring = keyring(key=key, to=to or (), how=passphrase, table=key_table) if sealing else None
     check(checked, ring)
+    check_places(ring, output)
     for said in weaker(checked):
         print(f"moretta: warning: {said}", file=sys.stderr)  # noqa: T201
     if dry_run:

@@ -38,6 +38,8 @@ class Keyring:
     openers: tuple[Opener, ...] = field(default=(), repr=False)  # those that we can try ourselves
     master: bytes = field(default=b"", repr=False)  # of pseudonyms; empty without a key file
     table: Path | None = None  # of shreddable records
+    #: Files that hold secrets, by the options that name them, the table apart.
+    files: Mapping[str, Path] = field(default_factory=dict, repr=False)
 
     @property
     def given(self) -> list[str]:
@@ -177,6 +179,7 @@ def keyring(
     wrappers: list[Wrapper] = []
     openers: list[Opener] = []
     master = b""
+    files = {} if key is None else {"--key": key}
     if key is not None:
         found = read_key(key)
         if not isinstance(found, KeyFile):
@@ -202,6 +205,8 @@ def keyring(
         wrappers.append(public)
     if how is not None:
         phrase = passphrase(how, fresh=True)
+        if how.startswith("file:"):
+            files["--passphrase"] = Path(how.removeprefix("file:"))
         phrase.prepare()
         wrappers.append(phrase)
         openers.append(phrase)
@@ -209,7 +214,9 @@ def keyring(
         raise UsageError(f"{len(wrappers)} keys are too many", hint="at most 32")
     if table is not None:
         KeyTable(table).check()
-    return Keyring(wrappers=tuple(wrappers), openers=tuple(openers), master=master, table=table)
+    return Keyring(
+        wrappers=tuple(wrappers), openers=tuple(openers), master=master, table=table, files=files
+    )
 
 
 def openers(*, key: Sequence[Path] = (), how: str | None = None) -> list[Opener]:

@@ -177,6 +177,7 @@ def run(
     folder = Path(output)
     check_earlier(resume=resume, overwrite=overwrite)
     sealing.check(options, keyring)
+    sealing.check_places(keyring, folder)
     _count_of_jobs(jobs, 1)  # refused here, before anything is made
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)

@@ -85,6 +85,21 @@ def check(options: Options, keyring: Keyring | None) -> None:
         )
 
 
+def check_places(keyring: Keyring | None, folder: Path) -> None:
+    """Raise UsageError when a secret lies in the output folder, or in it by a link of that name."""
+    if keyring is None:
+        return
+    secret = dict(keyring.files) | ({} if keyring.table is None else {"--key-table": keyring.table})
+    place = folder.resolve()
+    for option, path in secret.items():
+        ways = (path.resolve(), path.parent.resolve() / path.name)
+        if any(place in way.parents for way in ways):
+            raise UsageError(
+                f"{option} {path} lies in the output folder",
+                hint="who gets the photos must not get it with them: keep it elsewhere",
+            )
+
+
 def begin(options: Options, keyring: Keyring | None) -> Begun | None:
     """Draw a record for one photo, or None when the run has no use for one."""
     keyed = method(options.method).keyed
