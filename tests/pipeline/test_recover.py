@@ -488,7 +488,8 @@ def sealed(folder, tmp_path, ring, quick):
 
 
 def nothing_in(output):
-    return not [path for path in output.rglob("*") if path.is_file()]
+    """Not even an empty folder, which would look like a recovery."""
+    return not output.exists()
 
 
 def test_wrong_keys_and_altered_sidecars_have_one_text(sealed, tmp_path, log):
@@ -515,6 +516,13 @@ def test_cut_sidecars_are_closed(sealed, tmp_path, log, cut):
     counts, _ = back(sealed / "p00.png", tmp_path / "back", log)
     assert counts.closed == 1
     assert nothing_in(tmp_path / "back")
+
+
+def test_a_folder_that_was_there_stays_and_new_ones_above_go(sealed, tmp_path, log):
+    (tmp_path / "mine").mkdir()
+    for output in (tmp_path / "mine", tmp_path / "mine" / "new" / "one"):
+        assert back(sealed, output, log, keys.new())[0].closed == 3
+    assert list(tmp_path.glob("mine/**")) == [tmp_path / "mine"]
 
 
 def test_swapped_sidecars_are_unbound(sealed, tmp_path, log):
@@ -608,6 +616,7 @@ def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, lo
         back(sealed, tmp_path / "back", log)
     assert nothing_in(tmp_path / "back")
     monkeypatch.setattr(envelope, "open_body", real)
+    (tmp_path / "back").mkdir()
     (tmp_path / "back" / f"{PART_PREFIX}killed").write_bytes(b"half an original")
     back(sealed, tmp_path / "back", log)
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [

@@ -112,7 +112,8 @@ def command(
             else ("original", "originals")
         )
         done = counts.recovered + counts.kept + counts.drawn
-        print(f"{done} of {count_of(counts.sealed, what, several)} in {output}")  # noqa: T201
+        where = f" in {output}" if done else ""
+        print(f"{done} of {count_of(counts.sealed, what, several)}{where}")  # noqa: T201
         if left:
             verb = "is" if left == 1 else "are"
             print(f"moretta: {left} {verb} not there: the lines above say why", file=sys.stderr)  # noqa: T201

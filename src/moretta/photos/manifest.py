@@ -279,6 +279,22 @@ def make_folder(folder: Path, *, hint: str = "choose another --output") -> None:
 
 
 @contextlib.contextmanager
+def folder_for(output: Path) -> Iterator[None]:
+    """Make a folder, and take it back at the end, with those above it, if nothing was written into it.
+
+    Raises UsageError as `make_folder`. A folder that was there stays.
+    """
+    made = [path for path in (output, *output.absolute().parents) if not path.exists()]
+    make_folder(output)
+    try:
+        yield
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
+
+
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the operating system frees it when the process dies, however it dies."""
     try:

@@ -22,7 +22,7 @@ from PIL import Image
 from moretta.errors import KeyRejected, ManifestError, PhotoError, UsageError, count_of, one_line
 from moretta.methods.ifadit import METHOD, Ifadit
 from moretta.photos.files import EXTENSION, SUFFIXES, read_photo, sha256_of, whole_file
-from moretta.photos.manifest import MANIFEST, SIDECAR, inside, make_folder, read_lines
+from moretta.photos.manifest import MANIFEST, SIDECAR, folder_for, inside, read_lines
 from moretta.pipeline.recover import (
     Recovered,
     Recovery,
@@ -109,7 +109,6 @@ def likenesses(
             f"{plain[0].name} has no sidecar: its face comes from the key file alone",
             hint="give --key with the key file that drew it",
         )
-    make_folder(output)
 
     def likeness(one: Sealed, stream: IO[bytes], unlocked: Unlocked) -> Recovered:
         core = unlocked.header.core
@@ -168,20 +167,21 @@ def likenesses(
         listener=listener,
     )
     sealed = [one for one in drawn if isinstance(one, Sealed)]
-    each_of(sealed, openers, table, likeness, visit)
-    if master is not None:
-        for photo in plain:
-            said = photo.line.get("pseudonym")
-            salt = said.get("salt") if isinstance(said, dict) else None
-            record = f"salt {salt[:32]}" if isinstance(salt, str) else "unknown"
-            visit.asks(record)
-            try:
-                done = plainly(photo, master)
-            except PhotoError as fault:
-                done = refused(photo.name, "failed", fault)
-            except (KeyError, TypeError, ValueError):
-                done = Recovered(photo.name, "failed", "the manifest has no whole line of it")
-            visit.ends(record, done)
+    with folder_for(output):
+        each_of(sealed, openers, table, likeness, visit)
+        if master is not None:
+            for photo in plain:
+                said = photo.line.get("pseudonym")
+                salt = said.get("salt") if isinstance(said, dict) else None
+                record = f"salt {salt[:32]}" if isinstance(salt, str) else "unknown"
+                visit.asks(record)
+                try:
+                    done = plainly(photo, master)
+                except PhotoError as fault:
+                    done = refused(photo.name, "failed", fault)
+                except (KeyError, TypeError, ValueError):
+                    done = Recovered(photo.name, "failed", "the manifest has no whole line of it")
+                visit.ends(record, done)
     return visit.counts
 
 

@@ -30,7 +30,7 @@ from moretta.errors import (
 )
 from moretta.photos.files import PART_PREFIX, sha256_of, whole_file
 from moretta.photos.fingerprint import dhash, near
-from moretta.photos.manifest import SIDECAR, make_folder
+from moretta.photos.manifest import SIDECAR, folder_for
 from moretta.pipeline.custody import AccessLog, KeyTable
 from moretta.pipeline.sealing import bound_hash, sidecar_of
 from moretta.privacy import envelope
@@ -130,7 +130,6 @@ def recover(
     purpose: why, for the access log. Raises UsageError when the output cannot be made, and LogBroken
     when the log cannot be written: nothing is opened without it.
     """
-    make_folder(output)
     for part in output.rglob(PART_PREFIX + "*"):  # what an interrupted recovery left
         part.unlink(missing_ok=True)
 
@@ -144,7 +143,8 @@ def recover(
         log=log,
         listener=listener,
     )
-    each_of(sealed, openers, table, original, visit)
+    with folder_for(output):
+        each_of(sealed, openers, table, original, visit)
     return visit.counts
 
 
