@@ -220,6 +220,14 @@ def test_shares():
     assert len(shares) == 5
     assert all(len(share.split()) == 33 for share in shares)
     assert keys.combine(shares[:3]) == keys.combine(shares[2:]) == key.secret
+    assert keys.combine(shares) == keys.combine([*shares[1:3], *shares[1:]]) == key.secret
+    for some, said in (
+        (shares[:2], "3 different shares are needed, 2 are given"),
+        (shares[:1] * 3, "3 different shares are needed, 1 is given"),
+        ([*shares[:3], keys.split(key, 3, 5)[3]], "they are of 2 splittings"),
+    ):
+        with pytest.raises(KeyRejected, match=said):
+            keys.combine(some)
 
     said, said_of_another = refusals(shares), refusals(keys.split(keys.new(), 3, 5))
     # A message's own words may be words of a share ("list" and "empty" are); whatever stands in it

@@ -226,7 +226,9 @@ def split(
 
 @app.command()
 def combine(
-    shares: Annotated[list[Path], typer.Argument(help="Files of shares, as many as are needed.")],
+    shares: Annotated[
+        list[Path], typer.Argument(help="Files of shares: as many as are needed, or more.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", "--out", help="File to make.")],
     kind: Annotated[str, typer.Option(help="What was split: file or recipient.")] = "recipient",
 ) -> None:

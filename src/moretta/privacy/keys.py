@@ -404,10 +404,14 @@ def split(key: KeyFile | PrivateKey, need: int, of: int) -> list[str]:
 
 
 def combine(shares: Sequence[str]) -> bytes:
-    """Return the 32 bytes that were split. Raises KeyRejected when shares are wrong or too few."""
+    """Return the 32 bytes that were split; of more shares than are needed, the first are used.
+
+    Raises KeyRejected when shares are wrong or too few.
+    """
     library = _slip39()
     try:
-        secret = bytes(library.combine_mnemonics([" ".join(share.split()) for share in shares]))
+        texts = [" ".join(share.split()) for share in shares]
+        secret = bytes(library.combine_mnemonics(_enough(library, texts)))
     except library.MnemonicError as fault:
         reason = str(fault).split(".")[0]
         if "mnemonic word" in reason:  # it would print a word of a share
@@ -418,6 +422,30 @@ def combine(shares: Sequence[str]) -> bytes:
     if len(secret) != SIZE:
         raise KeyRejected("the shares hold something else than a key", hint="check them")
     return secret
+
+
+def _enough(library: Any, texts: Sequence[str]) -> list[str]:
+    """Return exactly as many different shares as are needed: SLIP-39 is not defined for more.
+
+    All of them have to be of one splitting. The secret carries a digest, so any subset gives it or nothing.
+    """
+    found = list(dict.fromkeys(library.Share.from_mnemonic(text) for text in texts))
+    if not found or found[0].group_threshold > 1:  # of no splitting of ours: the library's to say
+        return list(texts)
+    sets = len({share.group_parameters() for share in found})
+    if sets > 1:
+        raise KeyRejected(
+            f"the shares do not fit together: they are of {sets} splittings",
+            hint="the shares of one splitting begin with the same three words",
+        )
+    need, given = found[0].member_threshold, len(found)
+    if given < need:
+        are = "is" if given == 1 else "are"
+        raise KeyRejected(
+            f"{need} different shares are needed, {given} {are} given",
+            hint="each share is 33 words and counts once",
+        )
+    return [share.mnemonic() for share in found[:need]]
 
 
 def _slip39() -> Any:
