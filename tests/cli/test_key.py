@@ -141,6 +141,37 @@ def test_the_log_of_a_day(sealed, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize(("count", "last"), [(3, "p02.png"), (4, "p03.png"), (6, "and 3 more")])
+def test_one_reason_is_not_told_for_every_photo(folder, moretta, count, last):
+    folder(count)
+    for name in ("my.key", "other.key"):
+        moretta("key", "new", name)
+    moretta("anonymize", "in", "-o", "out", "--reversible", "--key", "my.key", "--jobs", 1)
+    given = "--key", "other.key"
+    for call in (
+        ("recover", "out", "-o", "back", "--purpose", "request 7", *given),
+        ("key", "rotate", "out", *given, "--new-key", "my.key"),
+    ):
+        code, _, err = moretta(*call)
+        rows = [row for row in err.splitlines() if "does not open: the key" in row]
+        assert (code, len(rows)) == (3, min(count, 4))
+        told = [row.removeprefix("moretta: ").split(": ")[0] for row in rows]
+        assert [*told[:2], told[-1]] == ["p00.png", "p01.png", last]
+
+
+def test_different_reasons_are_all_told(folder, tmp_path, moretta):
+    folder(5)
+    moretta("key", "new", "my.key")
+    moretta("anonymize", "in", "-o", "out", "--reversible", "--key", "my.key", "--jobs", 1)
+    for i in range(4):
+        (tmp_path / "out" / f"p0{i}.png").write_bytes(b"another picture")
+    sidecar = tmp_path / "out" / "p04.png.ifad"
+    sidecar.write_bytes(sidecar.read_bytes()[:99])
+    _, _, err = recover(moretta, "back", "--key", "my.key")
+    assert all(f"p0{i}.png: " in err for i in range(5))
+    assert recover(moretta, "more", "--key", "my.key", "--json")[1].count("\n") == 5
+
+
 def test_machines_can_read_what_recover_says(sealed):
     _, out, _ = recover(sealed, "back", "--key", "my.key", "--json")
     assert json.loads(out)["status"] == "BOUND"

@@ -12,6 +12,7 @@ def test_what_was_spent_is_not_broken_at_80_columns(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     spent = {"epsilon": 12345.5, "releases": 12345, "people": 12345, "most_on_one": 12.345}
     softer = {"soft": 123, "softest": 12.3, "faces": 123_456, "others_in_output": 12}
+    softer |= {"kept": 12_345, "kept_bare": 12_345, "again": 12_345}
     summary = Summary(output="out", inputs=12_345, published=12_345, spent=spent, **softer)
     summary_table(summary, as_json=False, spent_on=method(name).spent)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]

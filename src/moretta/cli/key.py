@@ -128,6 +128,7 @@ def rotate(
 
     Example: [bold]moretta key rotate protected --key old.key --new-key new.key[/bold]
     """
+    from moretta.cli.show import Faults
     from moretta.errors import CannotOpen, PhotoError, UsageError
     from moretta.pipeline import custody
     from moretta.pipeline.recover import header_of, listed, rewrap
@@ -141,20 +142,21 @@ def rotate(
         raise UsageError("no new key is given", hint="--new-key, --to or --new-passphrase")
     table = custody.KeyTable(key_table) if key_table else None
     book = custody.AccessLog(log or custody.default_log())
-    faults = 0
-    for one in found:
-        record = "unknown"
-        try:
-            record = header_of(one.sidecar).core.record_id.hex()
-            slots = rewrap(one.sidecar, openers, ring.wrappers, keep=keep, table=table)  # type: ignore[arg-type]
-        except (CannotOpen, PhotoError) as fault:
-            faults += 1
-            _complain(one.name, fault)
-            book.write("rotate", record=record, purpose="rotation", result="failed")
-            continue
-        book.write("rotate", record=record, purpose="rotation", result="done")
-        print(f"{one.name}: {count_of(slots, 'slot')}")  # noqa: T201
-    raise typer.Exit(3 if faults else 0)
+    failed = 0
+    with Faults() as faults:
+        for one in found:
+            record = "unknown"
+            try:
+                record = header_of(one.sidecar).core.record_id.hex()
+                slots = rewrap(one.sidecar, openers, ring.wrappers, keep=keep, table=table)  # type: ignore[arg-type]
+            except (CannotOpen, PhotoError) as fault:
+                failed += 1
+                faults.say(one.name, str(fault))
+                book.write("rotate", record=record, purpose="rotation", result="failed")
+                continue
+            book.write("rotate", record=record, purpose="rotation", result="done")
+            print(f"{one.name}: {count_of(slots, 'slot')}")  # noqa: T201
+    raise typer.Exit(3 if failed else 0)
 
 
 @app.command()

@@ -62,6 +62,7 @@ def command(
     """
     from dataclasses import asdict
 
+    from moretta.cli.show import Faults
     from moretta.errors import UsageError, one_line
     from moretta.photos.manifest import MANIFEST, RUN
     from moretta.pipeline import custody
@@ -77,6 +78,8 @@ def command(
             )
     openers = custody.openers(key=key or (), how=passphrase)
 
+    faults = Faults()
+
     def show(done: Recovered) -> None:
         if json:
             print(jsons.dumps(asdict(done)), flush=True)  # noqa: T201
@@ -86,8 +89,11 @@ def command(
         if done.outcome != "unbound":  # the status says that already
             said.append(done.outcome)
         place = f" as {one_line(done.original)}" if good else ""
-        text = f"{one_line(done.name)}: {', '.join(said)}{place}: {one_line(done.reason)}"
-        print(text if good else f"moretta: {text}", file=sys.stdout if good else sys.stderr)
+        text = f"{', '.join(said)}{place}: {one_line(done.reason)}"
+        if good:
+            print(f"{one_line(done.name)}: {text}")  # noqa: T201
+        else:
+            faults.say(done.name, text)
 
     if neural:
         from moretta.methods import method, require
@@ -100,10 +106,11 @@ def command(
         "allow_unbound": allow_unbound,
         "listener": show,
     }
-    if neural:
-        counts = likenesses(drawn_with_a_key(photos, sidecars), output, openers, **how)
-    else:
-        counts = recover(listed(photos, sidecars), output, openers, **how)
+    with faults:
+        if neural:
+            counts = likenesses(drawn_with_a_key(photos, sidecars), output, openers, **how)
+        else:
+            counts = recover(listed(photos, sidecars), output, openers, **how)
     if not json:
         left = counts.sealed - counts.recovered - counts.kept - counts.drawn
         what, several = (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moretta.records import PhotoRecord
 
 EVERY = 10.0  # seconds between two lines of --progress text
+FOLDED = 3  # photos named for one reason, where each would have a line
 NAMED = 20  # published photos with covered faces printed by name; the manifest has all of them
 
 
@@ -119,6 +120,31 @@ class Display:
                 f"{summary.withheld} withheld, {pace:.1f} photos/s, {left:.0f} s left"
             )
             print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Faults:
+    """Prints what is wrong with single photos; of one reason the first few, then how many more."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reason, names in self._names.items():
+            rest = names[FOLDED:]
+            if rest:
+                who = rest[0] if len(rest) == 1 else f"and {len(rest):,} more"
+                print(f"moretta: {who}: {reason}", file=sys.stderr)  # noqa: T201
+
+    def say(self, name: str, reason: str) -> None:
+        """Say it now, or count it until the end."""
+        name, reason = one_line(name), one_line(reason)
+        names = self._names.setdefault(reason, [])
+        names.append(name)
+        if len(names) <= FOLDED:
+            print(f"moretta: {name}: {reason}", file=sys.stderr)  # noqa: T201
 
 
 def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = ()) -> None:
