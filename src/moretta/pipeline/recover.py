@@ -321,7 +321,7 @@ def _written(
             manifest = envelope.open_body(stream, unlocked, out)
         status = status_of(unlocked.header.core, manifest, one.photo)
         if status != "BOUND" and not allow_unbound:
-            about = "is a re-encoded copy of" if status == "SOFT" else "is not"
+            about = "looks like, but is not," if status == "SOFT" else "is not"
             reason = f"the photo {about} the one it was sealed with; --allow-unbound opens it"
             return Recovered(one.name, "unbound", reason, status)
         name = _name(manifest.get("name"), one)
