@@ -27,6 +27,25 @@ def face_crop(small: np.ndarray) -> Crop:
 
 
 @pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Draw pools of synthetic faces with the bundled networks: (count) -> folder."""
+    torch = pytest.importorskip("torch")
+    from moretta.weights import backends, pools
+
+    torch.set_num_threads(1)
+    backend = backends.composer()
+    features = backends.features("features", backend)
+    root = tmp_path_factory.mktemp("stores")
+
+    def drawn(count):
+        folder = root / str(count)
+        pools.build(folder, count, backend, features, backends.digests("features"))
+        return folder
+
+    return drawn
+
+
+@pytest.fixture(scope="module")
 def tiny_swapper(tmp_path_factory):
     """Put a swapper that was trained for three steps on painted faces in the catalogue's place."""
     torch = pytest.importorskip("torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -124,8 +125,6 @@ def test_a_target_nearer_than_strangers_says_so(target):
 
 
 def test_a_pool_of_other_networks_is_refused(tmp_path, pools, face_crop):
-    import shutil
-
     from moretta.networks.neighbours import MANIFEST
 
     built(steps=0)([face_crop])  # the usual pool is drawn at the first edit
@@ -140,6 +139,15 @@ def test_a_pool_of_other_networks_is_refused(tmp_path, pools, face_crop):
         Protector(options({"method": "falco", "settings": {"pool": str(copy)}}))
     with pytest.raises(UsageError, match="is no pool"):
         Protector(options({"method": "falco", "settings": {"pool": str(tmp_path / "none")}}))
+
+
+def test_a_pool_with_a_damaged_identity_is_refused(tmp_path, store):
+    folder = shutil.copytree(store(40), tmp_path / "pool")
+    identities = np.load(folder / "identities.npy")
+    identities[[3, 5]] = identities[[5, 3]]
+    np.save(folder / "identities.npy", identities)
+    with pytest.raises(UsageError, match="its identities are not those of its seed"):
+        Protector(options({"method": "falco", "settings": {"pool": str(folder)}}))
 
 
 def test_features_of_farl_are_refused_without_its_weights(tmp_path, monkeypatch):

@@ -458,26 +458,6 @@ def test_the_floor_that_is_printed_is_the_one_in_the_docs():
 # ---- a pool on disk --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """Draw pools of synthetic faces with the bundled networks: (count) -> folder."""
-    import torch
-
-    from moretta.weights import backends, pools
-
-    torch.set_num_threads(1)
-    backend = backends.composer()
-    features = backends.features("features", backend)
-    root = tmp_path_factory.mktemp("stores")
-
-    def drawn(count):
-        folder = root / str(count)
-        pools.build(folder, count, backend, features, backends.digests("features"))
-        return folder
-
-    return drawn
-
-
 def test_a_pool_on_disk_is_drawn_from_and_named_by_its_hash_and_size(
     edit_with, face_crop, ledger, store
 ):

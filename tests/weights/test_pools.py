@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
 from moretta.errors import UsageError
-from moretta.networks import neighbours
+from moretta.networks import neighbours, pool
 from moretta.weights import pools
 
 torch = pytest.importorskip("torch")
@@ -27,8 +34,9 @@ class Backend:
             end = min(first + 4, count)
             self.drawn += range(first, end)
             numbers = torch.arange(first, end).float()[:, None]
+            identities = torch.from_numpy(pool.random_identities(end, seed, 6)[first:end])
             rows = torch.stack([numbers, numbers + seed, numbers + seed], 1).expand(-1, 3, 5)
-            yield first, end, (numbers, numbers, rows, numbers.expand(-1, 6), numbers)
+            yield first, end, (numbers, numbers, rows, identities, numbers)
 
 
 class Features:
@@ -63,8 +71,9 @@ def test_stopped_and_resumed_and_grown_ones_are_as_one_drawn_at_once(tmp_path):
     folder = tmp_path / "p"
     with pytest.raises(KeyboardInterrupt):
         made(folder, 20, Backend(stops=12))
-    with pytest.raises(UsageError, match="unfinished: 8 of 20"):
+    with pytest.raises(UsageError, match="unfinished: 8 of 20") as caught:
         neighbours.opened(folder, NETWORKS)
+    assert caught.value.hint == f"moretta pool build --count 20 --output {folder} goes on with it"
     again = Backend()
     made(folder, 20, again)
     assert min(again.drawn) == 8
@@ -78,23 +87,143 @@ def test_stopped_and_resumed_and_grown_ones_are_as_one_drawn_at_once(tmp_path):
     assert idle.drawn == []
 
 
-def test_growth_that_stops_early_leaves_the_pool_usable(tmp_path):
+@pytest.mark.parametrize("stops", [12, 24])
+def test_growth_that_stops_leaves_the_pool_usable_and_goes_on(tmp_path, stops):
     made(tmp_path / "p", 8)
+    told = pools.told(str(tmp_path / "p"))
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "p", 40, Backend(stops=12))
-    pool = neighbours.opened(tmp_path / "p", NETWORKS)
-    assert len(pool) == 8
-    np.testing.assert_array_equal(pool.vectors[:, 0], 2 * np.arange(8))
+        made(tmp_path / "p", 40, Backend(stops=stops))
+    assert pools.told(str(tmp_path / "p")) == told
+    kept = neighbours.opened(tmp_path / "p", NETWORKS)
+    assert len(kept) == 8
+    np.testing.assert_array_equal(kept.vectors[:, 0], 2 * np.arange(8))
+    done = stops - stops % 8
+    idle = Backend()
+    assert len(made(tmp_path / "p", done, idle)) == done  # they are there already
+    assert idle.drawn == []
+    more = Backend()
+    grown = made(tmp_path / "p", 40, more)
+    assert min(more.drawn) == done
+    np.testing.assert_array_equal(grown.vectors[:, 0], 2 * np.arange(40))
+
+
+STAGES = ("mkdir", "part", "manifest", "arrays", "flushed")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_first_build_that_is_stopped_at_any_moment_goes_on(tmp_path, monkeypatch, stage):
+    """Each stage ends as a kill would end it: nothing is tidied up."""
+    whole = made(tmp_path / "whole", 20)
+    folder, note, mapped = tmp_path / "p", pools._note, pools._mapped
+
+    class Killed(BaseException):
+        pass
+
+    def noted(where, about):
+        if stage == "part":
+            (where / pools.PART).write_bytes(pools._written(about)[:70])
+            raise Killed
+        if stage == "flushed" and about["done"]:
+            raise Killed
+        note(where, about)
+        if stage == "manifest":
+            raise Killed
+
+    def opened(path, shape, done):
+        if stage == "arrays" and path.name == "vectors.npy":
+            path.write_bytes(b"\x93NUM")
+            raise Killed
+        return mapped(path, shape, done)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pools, "_note", noted)
+        patch.setattr(pools, "_mapped", opened)
+        with pytest.raises((Killed, KeyboardInterrupt)):
+            made(folder, 20, Backend(stops=0 if stage == "mkdir" else 10**9))
+    left = {path.name for path in folder.iterdir()}
+    assert (pools.PART in left) == (stage == "part")
+    assert (neighbours.MANIFEST in left) == (stage in STAGES[2:])
+    again = made(folder, 20)
+    for name in neighbours.ARRAYS:
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+
+
+def test_a_build_that_was_killed_goes_on_in_another_process(tmp_path):
+    """By kill -9, in the bundled networks, before and after the first saving."""
+    folder = tmp_path / "p"
+    words = [sys.executable, "-m", "moretta", "pool", "build", "--output", folder, "--count"]
+    for wanted in (0, 16):
+        with subprocess.Popen([*words, "4000"], stderr=subprocess.DEVNULL) as running:
+            until = time.monotonic() + 60
+            while running.poll() is None and time.monotonic() < until:
+                found = folder / neighbours.MANIFEST
+                if found.exists() and json.loads(found.read_text())["done"] >= wanted:
+                    break
+                time.sleep(0.001)
+            os.kill(running.pid, signal.SIGKILL)
+        assert neighbours.read_manifest(folder)["done"] >= wanted
+    done = neighbours.read_manifest(folder)["done"]
+    ended = subprocess.run(
+        [*words, str(done + 16)], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert f"{done + 16} synthetic faces" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("letter.txt", "mine"),
+        (pools.PART, "mine"),
+        (pools.PART, '{\n "schema": 1,\n "networks": {\n  "composer": "dd'),
+        ("rows.npy", ""),
+    ],
+)
+def test_a_foreign_file_is_never_taken_for_a_pool(tmp_path, name, content):
+    folder = tmp_path / "q"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    with pytest.raises(UsageError, match="is not empty and holds no pool") as caught:
+        made(folder, 8)
+    assert "MORETTA_POOLS" in caught.value.hint
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, content)]
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "empty"])
+def test_an_array_that_was_harmed_is_not_gone_on_with(tmp_path, harm):
+    folder = tmp_path / "p"
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, 20, Backend(stops=12))
+    path = folder / "vectors.npy"
+    content = path.read_bytes()
+    path.unlink()
+    if harm != "gone":
+        path.write_bytes(content[:200] if harm == "cut" else b"")
+    with pytest.raises(UsageError, match="is damaged"):
+        made(folder, 20)
+
+
+def test_identities_that_are_not_those_of_the_seed_are_refused_everywhere(monkeypatch, tmp_path):
+    monkeypatch.setenv(pools.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(pools, "SMALL", 8)
+    folder = pools.folder_for(NETWORKS)
+    made(folder, 8)
+    harmed = np.load(folder / "identities.npy")
+    harmed[3, 2] += 2**-20
+    np.save(folder / "identities.npy", harmed)
+    for opened in (
+        lambda: pools.existing("", NETWORKS),
+        lambda: pools.existing(str(folder), NETWORKS),
+        lambda: pools.ready("", Backend(), Features(), NETWORKS),
+        lambda: made(folder, 8),
+    ):
+        with pytest.raises(UsageError, match="its identities are not those of its seed"):
+            opened()
 
 
 def test_other_pools_and_other_files_are_left_alone(tmp_path):
     made(tmp_path / "p", 4)
     with pytest.raises(UsageError, match="other seed"):
         made(tmp_path / "p", 8, seed=5)
-    (tmp_path / "q").mkdir()
-    (tmp_path / "q" / "letter.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds no pool"):
-        made(tmp_path / "q", 8)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         made(tmp_path / "file" / "p", 8)
@@ -138,7 +267,9 @@ def test_the_usual_pool_that_is_begun_and_not_done_is_gone_on_with_or_refused(
     assert len(pools.ready("", Backend(), Features(), NETWORKS)) == 12
     with pytest.raises(KeyboardInterrupt):
         made(folder, 40, Backend(stops=24))
-    about = neighbours.read_manifest(folder)
-    assert about["done"] == 24 < about["count"]
+    assert neighbours.read_manifest(folder)["done"] == 24
+    assert len(pools.existing("", NETWORKS)) == 12  # growth that was stopped takes nothing away
+    about = neighbours.read_manifest(folder) | {"count": 40}
+    (folder / neighbours.MANIFEST).write_text(json.dumps(about))  # a first build of 40
     with pytest.raises(UsageError, match="unfinished: 24 of 40"):
         pools.existing("", NETWORKS)

@@ -14,6 +14,7 @@ Checked   tests/networks/test_neighbours.py.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 ARRAYS = ("rows", "vectors", "identities")
 SCHEMA = 1
+SEED, TRUNCATION = 1, 0.7  # the prior's draw: Barattin et al. 2023 draw 60,000 at truncation 0.7
 APPROXIMATE = 500_000  # members from which an approximate index pays
 Metric = Literal["cosine", "euclidean"]
 
@@ -167,7 +169,7 @@ def opened(folder: Path, made_with: Mapping[str, str]) -> Faces:
         raise UsageError(
             f"the pool {folder} is unfinished: {about['done']} of "
             f"{count_of(about['count'], 'face')}",
-            hint=f"moretta pool build --count {about['count']} --output {folder} goes on with it",
+            hint=f"{command(about['count'], about, folder)} goes on with it",
         )
     try:
         rows, vectors, identities = (
@@ -178,14 +180,32 @@ def opened(folder: Path, made_with: Mapping[str, str]) -> Faces:
         rows, vectors, identities = rows[:count], vectors[:count], identities[:count]
         sound = len(rows) == len(vectors) == len(identities) == count > 0
         sound &= slots.ndim == 1 and slots.min() >= 0 and slots.max() < rows.shape[1]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise _damaged(folder) from error
+    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+        raise damaged(folder) from error
     if not sound:
-        raise _damaged(folder)
+        raise damaged(folder)
     return Faces(folder, rows, vectors, identities, slots, about)
 
 
-def _damaged(folder: Path) -> UsageError:
+def command(count: int, about: Mapping[str, Any], folder: Path | None = None) -> str:
+    """Return the command that draws `count` faces of this pool. folder: None for the usual one.
+
+    >>> command(96, {"networks": {"farl": "0"}, "seed": 3}, Path("my pool"))
+    "moretta pool build --count 96 --features farl --seed 3 --output 'my pool'"
+    """
+    words = ["moretta", "pool", "build", "--count", str(count)]
+    if "farl" in about.get("networks", {}):
+        words += ["--features", "farl"]
+    for name, usual in (("seed", SEED), ("truncation", TRUNCATION)):
+        if about.get(name, usual) != usual:
+            words += [f"--{name}", str(about[name])]
+    if folder is not None:
+        words += ["--output", str(folder)]
+    return shlex.join(words)
+
+
+def damaged(folder: Path) -> UsageError:
+    """Return what is raised for a pool whose files are not what its manifest says."""
     return UsageError(
         f"the pool {folder} is damaged", hint="remove it; moretta pool build draws it again"
     )

@@ -1,9 +1,11 @@
 """Pools of synthetic faces: where they lie, and drawing them. torch is imported when one is drawn.
 
 Promise   a pool is a function of its networks, seed and truncation: the first faces of a larger one
-          are a smaller one, and a build that was stopped goes on where it was. Nothing is deleted.
-          `stand_ins` takes identities from a pool only where they are, to the bit, those of its seed: they
-          are public then, and hang on nobody's photo.
+          are a smaller one, and a build that was stopped, at any moment, goes on where it was; one
+          that would have grown leaves the smaller pool in use. Nothing is deleted, and no folder that
+          holds anything else is taken for a pool.
+          A pool is used only where its identities are, to the bit, those of its seed: they are public
+          then, and hang on nobody's photo.
 Looked in the folder given, else the folder in the variable MORETTA_POOLS, else the user's cache.
 Checked   tests/weights/test_pools.py.
 """
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
 
 FOLDER_VARIABLE = "MORETTA_POOLS"
 SMALL = 500  # faces of the pool that is made at first use
-SEED, TRUNCATION = 1, 0.7  # the prior's draw: Barattin et al. 2023 draw 60,000 at truncation 0.7
-SAVED = 256  # faces between two savings
+SEED, TRUNCATION = neighbours.SEED, neighbours.TRUNCATION
+SAVED = 16  # faces between two savings: those that ComposerBackend.samples draws at once
+ELSEWHERE = "choose another folder: --output of moretta pool build, or the variable MORETTA_POOLS"
 FEWEST = 2  # of each kind that a choice is made among: one would be no choice
+
+PART = f"{neighbours.MANIFEST}.part"
 
 Listener = Callable[[int, int], None]  # faces done, of how many
 
@@ -75,9 +80,11 @@ def build(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        done = _begun(folder, about)
+        done, held = _begun(folder, about)
         if done >= count:
-            return neighbours.opened(folder, networks)
+            if 0 < held < count:  # as many as asked for are there, of a growth that was stopped
+                _note(folder, {**neighbours.read_manifest(folder), "count": count})
+            return sound(neighbours.opened(folder, networks))
         if listener:
             listener(done, count)
         drawn = backend.samples(count, seed, truncation=truncation, start=done - done % SAVED)
@@ -87,7 +94,9 @@ def build(
                 seen = features.of(pictures, points).vectors
                 if not arrays:
                     slots, kept = _slots(rows)
-                    about |= {"count": count, "slots": slots}
+                    about |= {"count": held or count, "slots": slots}
+                    if not (folder / neighbours.MANIFEST).exists():
+                        _note(folder, {**about, "done": 0})  # first: it says whose files these are
                     shapes = ((len(kept), rows.shape[2]), seen.shape[1:], identities.shape[1:])
                     arrays = {
                         name: _mapped(folder / f"{name}.npy", (count, *shape), done)
@@ -100,29 +109,48 @@ def build(
                 if end % SAVED == 0 or end == count:
                     for each in arrays.values():
                         each.flush()  # type: ignore[attr-defined]
+                    about["count"] = count if end == count else held or count
                     _note(folder, {**about, "done": end})
                 if listener:
                     listener(end, count)
     except OSError as error:
         raise UsageError(
             f"the pool {folder} cannot be written: {error.strerror or error}",
-            hint="choose another --output, or another folder in MORETTA_POOLS",
+            hint=ELSEWHERE,
         ) from error
-    return neighbours.opened(folder, networks)
+    return sound(neighbours.opened(folder, networks))
 
 
 def existing(named: str, networks: Mapping[str, str]) -> neighbours.Faces | None:
     """Open the pool in the folder `named`; or, for "", the usual one; None where `ready` would draw it."""
     if named:
-        return neighbours.opened(Path(named).expanduser(), networks)
+        return sound(neighbours.opened(Path(named).expanduser(), networks))
     folder = folder_for(networks)
     if (folder / neighbours.MANIFEST).exists():
         about = neighbours.read_manifest(folder)
         if about["done"] >= min(
             about["count"], SMALL
         ):  # what is unfinished beyond SMALL is refused
-            return neighbours.opened(folder, networks)
+            return sound(neighbours.opened(folder, networks))
     return None
+
+
+def sound(found: neighbours.Faces) -> neighbours.Faces:
+    """Return the pool. Raises UsageError where its identities are not those of its seed."""
+    seed = found.about.get("seed")
+    if (
+        not isinstance(seed, int)
+        or found.identities.ndim != 2
+        or not np.array_equal(
+            found.identities,
+            pool.random_identities(len(found), seed, found.identities.shape[1]),
+        )
+    ):
+        raise UsageError(
+            f"the pool {found.folder} is damaged: its identities are not those of its seed",
+            hint="remove it; moretta pool build draws it again",
+        )
+    return found
 
 
 def ready(
@@ -144,13 +172,13 @@ def told(named: str) -> dict[str, str]:
     """Return what records say of the pool in the folder `named`: its manifest's hash, and no path.
 
     The manifest holds the networks, the seed, the truncation and the number of faces: all that a pool
-    hangs on. Raises UsageError when it cannot be read.
+    hangs on. Growth that is not done has no part in it. Raises UsageError when it cannot be read.
     """
     if not named:
         return {}
     folder = Path(named).expanduser()
-    neighbours.read_manifest(folder)
-    content = (folder / neighbours.MANIFEST).read_bytes()
+    about = neighbours.read_manifest(folder)
+    content = _written({**about, "done": min(about["done"], about["count"])})
     return {"pool": f"sha256 {hashlib.sha256(content).hexdigest()[:16]}"}
 
 
@@ -172,14 +200,7 @@ def stand_ins(named: str, match: pool.Match = "none") -> tuple[pool.Pool, Traits
             f" not (n, {pool.LENGTH})",
             hint="moretta pool build draws one for this recogniser",
         )
-    seed = found.about.get("seed")
-    if not isinstance(seed, int) or not np.array_equal(
-        found.identities, pool.random_identities(len(found), seed)
-    ):
-        raise UsageError(
-            f"the pool {folder} is damaged: its identities are not those of its seed",
-            hint="remove it; moretta pool build draws it again",
-        )
+    sound(found)
     head = TraitsHead.from_tensors(load.tensors("identity"))
     made = pool.labelled(found.identities, head)
     few, kind = pool.fewest(made, match)
@@ -187,26 +208,35 @@ def stand_ins(named: str, match: pool.Match = "none") -> tuple[pool.Pool, Traits
         raise UsageError(
             f"the pool {folder} has {few} of {count_of(len(made), 'face')}"
             + (f" that look {kind}, and --match {match} needs {FEWEST}" if kind else ": no choice"),
-            hint="moretta pool build with a larger --count; rare kinds come with many faces",
+            hint=f"a larger --count: {neighbours.command(4 * len(made), found.about, folder)}; rare kinds"
+            " come with many faces",
         )
     return made, head
 
 
-def _begun(folder: Path, about: Mapping[str, Any]) -> int:
-    """How many faces of this pool are in the folder. Raises UsageError for another pool."""
+def _begun(folder: Path, about: Mapping[str, Any]) -> tuple[int, int]:
+    """How many faces of this pool are in the folder, and how many of them are a finished pool.
+
+    Raises UsageError for another pool, and for a folder that holds anything else.
+    """
     if not (folder / neighbours.MANIFEST).exists():
-        if any(folder.iterdir()):
-            raise UsageError(
-                f"{folder} is not empty and holds no pool", hint="choose a new folder for --output"
-            )
-        return 0
+        if not all(_stopped_in_note(path, about) for path in folder.iterdir()):
+            raise UsageError(f"{folder} is not empty and holds no pool", hint=ELSEWHERE)
+        return 0, 0
     found = neighbours.read_manifest(folder)
     for key, value in about.items():
         if found.get(key) != value:
-            raise UsageError(
-                f"{folder} holds a pool of other {key}", hint="choose a new folder for --output"
-            )
-    return int(found["done"])
+            raise UsageError(f"{folder} holds a pool of other {key}", hint=ELSEWHERE)
+    return found["done"], found["count"] if found["done"] >= found["count"] else 0
+
+
+def _stopped_in_note(path: Path, about: Mapping[str, Any]) -> bool:
+    """Whether this is what `_note` leaves behind when it is killed as it writes a first manifest."""
+    if path.name != PART or not path.is_file() or path.is_symlink():
+        return False
+    begins = _written(about).removesuffix(b"\n}")
+    found = path.read_bytes()[: len(begins)]
+    return begins.startswith(found)
 
 
 def _slots(rows: Any) -> tuple[list[int], list[int]]:
@@ -223,25 +253,31 @@ def _slots(rows: Any) -> tuple[list[int], list[int]]:
 
 def _mapped(path: Path, shape: tuple[int, ...], done: int) -> npt.NDArray[np.float32]:
     """Open an array for writing, as large as asked, with what is done already in it."""
-    old: npt.NDArray[np.float32]
     new: npt.NDArray[np.float32]
-    if done and path.exists():
-        old = np.load(path, mmap_mode="r+", allow_pickle=False)
-        if old.shape == shape:
-            found: npt.NDArray[np.float32] = old
-            return found
+    if not done:
+        return np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    try:  # "r+" would lengthen a file that was cut
+        old = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError) as error:
+        raise neighbours.damaged(path.parent) from error
+    if old.shape[1:] != shape[1:] or len(old) < done:
+        raise neighbours.damaged(path.parent)
+    if old.shape != shape:
         part = path.with_suffix(".part")
         new = np.lib.format.open_memmap(part, "w+", np.float32, shape)
         new[:done] = old[:done]
         new.flush()
-        del new, old
+        del new
         part.replace(path)
-        new = np.load(path, mmap_mode="r+", allow_pickle=False)
-        return new
-    return np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    new = np.load(path, mmap_mode="r+", allow_pickle=False)
+    return new
 
 
 def _note(folder: Path, about: Mapping[str, Any]) -> None:
-    part = folder / f"{neighbours.MANIFEST}.part"
-    part.write_text(json.dumps(about, indent=1), "utf-8")
+    part = folder / PART
+    part.write_bytes(_written(about))
     part.replace(folder / neighbours.MANIFEST)
+
+
+def _written(about: Mapping[str, Any]) -> bytes:
+    return json.dumps(about, indent=1).encode()
