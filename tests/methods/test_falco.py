@@ -150,6 +150,15 @@ def test_a_pool_with_a_damaged_identity_is_refused(tmp_path, store):
         Protector(options({"method": "falco", "settings": {"pool": str(folder)}}))
 
 
+def test_what_is_said_of_a_pool_that_is_too_small_would_make_that_pool_larger(tmp_path, store):
+    folder = shutil.copytree(store(40), tmp_path / "my pool")
+    for chosen, more in (({}, ""), ({"pool": str(folder)}, f" --output '{folder}'")):
+        made = settings(method("falco"), chosen)
+        with pytest.raises(UsageError, match="the pool has 40") as caught:
+            falco.prepare(made, "cpu", 48, None)
+        assert caught.value.hint == f"moretta pool build --count 192{more}, or --unique no"
+
+
 def test_features_of_farl_are_refused_without_its_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(WeightsRejected, match="FaRL's official weights do not ship"):

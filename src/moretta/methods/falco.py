@@ -187,11 +187,23 @@ def prepare(
     if settings.unique == "yes" and faces > size:
         raise UsageError(
             f"{count_of(faces, 'photo')} need a synthetic face each, and the pool has {size}",
-            hint=f"moretta pool build --count {4 * faces}, or --unique no",
+            hint=f"{_larger(settings, 4 * faces, networks[2], pool)}, or --unique no",
         )
     if pool is None and listener:
         pools.ready(settings.pool, *networks, listener=listener)
     return size if pool is None else 0
+
+
+def _larger(
+    settings: Falco, count: int, networks: Mapping[str, str], pool: neighbours.Faces | None
+) -> str:
+    """Return the command that makes the pool of these settings larger."""
+    from pathlib import Path
+
+    from moretta.networks.neighbours import command
+
+    folder = Path(settings.pool).expanduser() if settings.pool else None
+    return command(count, {"networks": networks} if pool is None else pool.about, folder)
 
 
 def together(settings: Falco) -> bool:
