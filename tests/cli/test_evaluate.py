@@ -129,3 +129,17 @@ def test_benchmark_takes_a_method_in_several_settings(tmp_path):
     assert makers[5].ledger == str(tmp_path / "ledger.sqlite")
     assert makers[5].persons == "folders"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        (["weak leak", "recognisable"], 0),
+        (["weak leak", "insufficient"], 3),
+        (["no verdict", "recognisable"], 3),
+    ],
+)
+def test_the_worst_verdict_decides_the_exit_code(verdicts, code):
+    from moretta.cli.evaluate import exit_code
+
+    assert exit_code(verdicts) == code

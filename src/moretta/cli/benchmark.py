@@ -46,13 +46,15 @@ def command(
     """Compare methods: one output and one report each, then benchmark.json and benchmark.html.
 
     Photos that a method withholds count as no output. An output that is there already is used again.
+    Exit code 0 with a verdict on every method, 3 where one has none (too few people, a gate failed), 2
+    for wrong use.
 
     Example: [bold]moretta benchmark --methods solid,blur:0.5 --data photos --output bench[/bold]
     """
     from moretta.evaluation import require_extra
 
     require_extra()
-    from moretta.cli.evaluate import PROFILES, SCENARIOS, _one_of, _say, method_of, write
+    from moretta.cli.evaluate import PROFILES, SCENARIOS, _one_of, _say, exit_code, method_of, write
     from moretta.evaluation.protocol import Options, evaluate
     from moretta.evaluation.report.compare import comparison
     from moretta.photos.files import write_whole
@@ -96,6 +98,7 @@ def command(
     write_whole(out / "benchmark.html", html.encode())
     _print(rows)
     print(out / "benchmark.html")  # noqa: T201
+    raise typer.Exit(exit_code(report.headline.verdict for _, report in reports))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

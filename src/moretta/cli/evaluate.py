@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,7 +112,14 @@ def command(
     for note in head.notes:
         print(f"  {note}")  # noqa: T201
     print(f"{report / 'report.html'}")  # noqa: T201
-    raise typer.Exit(3 if head.verdict in ("no verdict", "insufficient") else 0)
+    raise typer.Exit(exit_code([head.verdict]))
+
+
+def exit_code(verdicts: Iterable[str]) -> int:
+    """Return 3 where one of them is no verdict, else 0."""
+    from moretta.evaluation.verdict import NONE
+
+    return 3 if any(each in NONE for each in verdicts) else 0
 
 
 def write(found: Any, folder: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moretta.evaluation.ladder import Row, Tar
 
 LEAST_PEOPLE = 100
+NONE = ("no verdict", "insufficient")  # words of a headline that is no verdict: exit code 3
 LEAST_BASELINE = 0.90  # top-1 of the recogniser on clear photos
 MOST_WITHOUT_OUTPUT = 0.01
 BAND_LIMITS = ((0.02, "no leak found by the attacks run", "green"), (0.10, "weak leak", "amber"))
