@@ -112,6 +112,51 @@ def test_benchmark_makes_nothing_for_photos_that_are_not_there(moretta, tmp_path
         assert not (tmp_path / out).exists()
 
 
+@pytest.mark.parametrize(
+    ("people", "more", "code", "said"),
+    [
+        (0, (), 2, "lies in a folder of its own person\n"),
+        (0, ("--identities", "who.csv"), 2, "who.csv cannot be read: No such file or directory\n"),
+        (11, (), 2, "11 people with two photos or more: too few to attack\n"),
+        (12, (), 0, "12 people with two photos or more, 3 of them in part E: the verdict will be"),
+        (398, (), 0, ""),
+    ],
+)
+def test_benchmark_looks_at_the_people_before_anything_starts(
+    moretta, tmp_path, monkeypatch, people, more, code, said
+):
+    class Started(Exception):
+        pass
+
+    def begun(*_):
+        raise Started
+
+    monkeypatch.setattr("moretta.cli.benchmark._protected", begun)
+    monkeypatch.setenv("MORETTA_DEBUG", "1")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(photos / "1.png")
+    for one in range(people):
+        for photo in "ab":
+            path = photos / str(one) / f"{photo}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes((photos / "1.png").read_bytes())
+    words = ("benchmark", "--methods", "solid", "--data", photos, "--out", tmp_path / "out", *more)
+    if code:
+        got, _, err = moretta(*words)
+        assert got == code
+        assert not (tmp_path / "out").exists()
+        assert said in err
+        return
+    heard = []
+    monkeypatch.setattr("moretta.cli.evaluate._say", heard.append)
+    with pytest.raises(Started):
+        moretta(*words)
+    warned = [one for one in heard if one.startswith("warning: ")]
+    assert len(warned) == bool(said)
+    assert all(said in one for one in warned)
+
+
 def test_benchmark_takes_a_method_in_several_settings(tmp_path):
     from moretta.cli.benchmark import _maker, listed_methods
 

@@ -55,7 +55,8 @@ def command(
 
     require_extra()
     from moretta.cli.evaluate import PROFILES, SCENARIOS, _one_of, _say, exit_code, method_of, write
-    from moretta.evaluation.protocol import Options, evaluate
+    from moretta.evaluation.pairs import photos_of
+    from moretta.evaluation.protocol import Options, evaluate, foreseen
     from moretta.evaluation.report.compare import comparison
     from moretta.photos.files import write_whole
     from moretta.photos.manifest import make_folder
@@ -73,6 +74,8 @@ def command(
     makers = [_maker(entry, out, seed) for entry in entries]
     for maker in makers:
         prepared(maker.options, photos, "auto", None)
+    if lacking := foreseen(photos_of(data, identities)):
+        _say(f"warning: {lacking}")
     make_folder(out, hint="choose another name")
     reports: list[tuple[str, Report]] = []
     for entry, maker in zip(entries, makers, strict=True):

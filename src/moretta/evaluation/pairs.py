@@ -89,6 +89,12 @@ def paired(original: Path, anonymised: Path, identities: str | Path = FOLDERS) -
     )
 
 
+def photos_of(original: Path, identities: str | Path = FOLDERS) -> dict[str, int]:
+    """Return person -> photos, by names alone and without part B. Raises UsageError as `paired`."""
+    people, reserved, _ = _people(_photos(original), identities, original)
+    return dict(Counter(person for person in people.values() if person not in reserved))
+
+
 def read_pixels(path: Path) -> Pixels | None:
     """Return the photo's (height, width, 3) RGB, or None when it cannot be read whole."""
     try:

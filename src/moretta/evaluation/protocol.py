@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +33,7 @@ from moretta.evaluation.ladder import Layout, Row
 from moretta.evaluation.pairs import FOLDERS, Pairing, paired
 from moretta.evaluation.report import schema
 from moretta.evaluation.sidechannels import side_channels
-from moretta.evaluation.splits import check_disjoint, parts, probes_of
+from moretta.evaluation.splits import SHARES, check_disjoint, parts, probes_of
 from moretta.evaluation.utility import utility
 from moretta.evaluation.verdict import (
     LEAST_BASELINE,
@@ -43,6 +43,7 @@ from moretta.evaluation.verdict import (
     deciding,
     verdict,
 )
+from moretta.evaluation.verdict import LEAST_PEOPLE as LEAST_SCORED
 
 if TYPE_CHECKING:
     from moretta.evaluation.attackers.attack import Floats, Ints
@@ -259,13 +260,36 @@ def placed(found: Sequence[faces.Sample], pairing: Pairing, seed: int) -> Layout
     )
 
 
+def foreseen(photos: Mapping[str, int]) -> str:
+    """Return what keeps an evaluation of these people from a verdict, in a line; "" for nothing.
+
+    photos: person -> photos, as pairs.photos_of counts them. Raises UsageError for fewer people than
+    can be split, as `evaluate` would when everything is done.
+    """
+    count = sum(number > 1 for number in photos.values())
+    if count < LEAST_PEOPLE:
+        raise _too_few(count)
+    scored = round(count * SHARES["E"])
+    if scored >= LEAST_SCORED:
+        return ""
+    return (
+        f"{count_of(count, 'person', 'people')} with two photos or more, {scored} of them in part E: the"
+        f" verdict will be insufficient, it needs {LEAST_SCORED} there, of about"
+        f" {LEAST_SCORED / SHARES['E']:.0f}"
+    )
+
+
 def _refuse_few(where: Layout) -> None:
     count = len(np.unique(where.people)) if len(where.people) else 0
     if count < LEAST_PEOPLE or min(len(where.people_in(p)) for p in "VE") < 2:
-        raise UsageError(
-            f"{count_of(count, 'person', 'people')} with two photos or more: too few to attack",
-            hint=f"{LEAST_PEOPLE} can be split at all; 400 give an answer (100 of them in part E)",
-        )
+        raise _too_few(count)
+
+
+def _too_few(count: int) -> UsageError:
+    return UsageError(
+        f"{count_of(count, 'person', 'people')} with two photos or more: too few to attack",
+        hint=f"{LEAST_PEOPLE} can be split at all; 400 give an answer (100 of them in part E)",
+    )
 
 
 def _case(
