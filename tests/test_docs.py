@@ -13,6 +13,8 @@ from moretta.pipeline.options import Options, options
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+#: Options on our pages that none of our commands has: the published FALCO's, and a benchmark's.
+OF_OTHERS = {"--latent-space", "--lr-milestones", "--some", "--facenet", "--rows", "--wrong-keys"}
 
 
 def test_the_toml_example_names_every_option_and_is_accepted():
@@ -111,3 +113,34 @@ def test_how_weights_were_made_names_options_as_the_commands_do():
         assert set(used) <= set(offered), entry.name
         checked += len(used)
     assert checked >= 7
+
+
+def test_pages_name_options_that_some_command_has():
+    import typer
+    from typer.main import get_command
+
+    from moretta.cli import main, train
+
+    def offered(command, context):
+        found = {"--help"}
+        for one in command.get_params(context):
+            found |= {*one.opts, *one.secondary_opts}
+        for inner in getattr(command, "commands", {}).values():
+            found |= offered(inner, typer.Context(inner, parent=context))
+        return found
+
+    known = set()
+    for app in (main.app, train.app):
+        command = get_command(app)
+        known |= offered(command, typer.Context(command))
+    checked = 0
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":  # it may name what is gone
+            continue
+        for span in re.findall(r"`([^`\n]+)`", page.read_text()):
+            words = span.split()
+            if words[0].startswith("--") or words[0] in ("moretta", "moretta-train"):
+                used = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
+                assert used <= known | OF_OTHERS, f"{page}: {span}"
+                checked += len(used)
+    assert checked > 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,17 @@ def test_impostor_targets_are_strangers_and_shared_by_a_shared_identity(face_cro
     same = [replace(face_crop, seed=seed, identity=9) for seed in (1, 2)]
     one, other = built(steps=0)(same)
     assert one.figures["target"] == other.figures["target"]
+
+
+def test_a_manifest_keeps_the_figures_that_the_page_names(face_crop):
+    from moretta.photos.manifest import BETWEEN
+
+    (done,) = built(steps=0)([face_crop])
+    assert set(done.figures) - set(BETWEEN) == {"steps", "pool"}
+    docs = Path(__file__).parents[2] / "docs"
+    written = (docs / "falco.md").read_text().partition("**What is written.** ")[2]
+    assert written.startswith("Per face the steps and the size of the pool, among the `figures`")
+    assert "for `falco` `steps` and `pool` (its size)" in (docs / "manifest.md").read_text()
 
 
 def test_unique_gives_each_face_a_neighbour_of_its_own_until_none_is_left(face_crop):
