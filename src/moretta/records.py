@@ -145,9 +145,9 @@ class Statement:
 
 
 class Settings(BaseModel):
-    """A method's own options. Unknown names and values out of range are refused by name."""
+    """A method's own options. Unknown names, other types and values out of range are refused by name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     def asked(self, name: str) -> bool:
         """Whether this option was asked for. A record names every option, those without effect too."""

@@ -227,9 +227,10 @@ def command(
     Example: [bold]moretta anonymize photos --output protected --method pixelate --strength 0.7[/bold]
     """
     from moretta.cli.show import Display, summary_table
+    from moretta.methods import from_words
     from moretta.methods import method as found
     from moretta.pipeline.custody import keyring
-    from moretta.pipeline.options import from_toml, normalised, options, weaker
+    from moretta.pipeline.options import Options, from_toml, normalised, options, weaker
     from moretta.pipeline.run import run
     from moretta.pipeline.sealing import check, check_places
 
@@ -262,6 +263,8 @@ def command(
     merged.update({key: value for key, value in chosen.items() if value is not None})
     own = {key: value for key, value in _given.get().items() if value is not None}
     if own:
+        name = merged.get("method", Options.model_fields["method"].default)
+        own = from_words(found(name), own) if name in METHODS else own
         table = merged.get("settings", {})
         merged["settings"] = {**table, **own} if isinstance(table, dict) else table
     checked = options(merged)

@@ -111,7 +111,7 @@ class Entry:
     label: str  # of its output, its report and its row
     name: str
     strength: float | Literal["auto"] | None
-    settings: Mapping[str, str]
+    settings: Mapping[str, Any]
 
 
 def listed_methods(text: str) -> list[Entry]:
@@ -132,14 +132,14 @@ def listed_methods(text: str) -> list[Entry]:
 
 
 def _entry(part: str) -> Entry:
-    from moretta.methods import method, settings
+    from moretta.methods import from_words, method, settings
 
     name, *given = part.split(":")
     chosen = method(name)
     strengths = [each for each in given if "=" not in each]
     pairs = [each.split("=", 1) for each in given if "=" in each]
-    own = {key.replace("-", "_"): value for key, value in pairs}
-    if len(strengths) > 1 or len(own) < len(pairs):
+    said = {key.replace("-", "_"): value for key, value in pairs}
+    if len(strengths) > 1 or len(said) < len(pairs):
         raise UsageError(f"--methods: {part!r} says one thing twice", hint="once is enough")
     strength = _strength(part, strengths[0]) if strengths else None
     if strength is not None and chosen.strength is None:
@@ -147,8 +147,9 @@ def _entry(part: str) -> Entry:
             f"--methods: {name} has no scale of strength",
             hint=f"leave :{strengths[0]} out: --methods {name}",
         )
+    own = from_words(chosen, said)
     settings(chosen, own, strength=strength)
-    words = [name, *strengths, *(word for pair in own.items() for word in pair)]
+    words = [name, *strengths, *(word for pair in said.items() for word in pair)]
     return Entry(
         label="-".join(re.sub(r"[^A-Za-z0-9.+]+", "-", word).strip("-") for word in words),
         name=name,

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from moretta.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from moretta.records import Method, Settings
 
 METHODS = (
@@ -47,6 +50,53 @@ def require(chosen: Method) -> None:
             f"{chosen.name} needs {' and '.join(lacking)}, which are not installed",
             hint="pip install 'moretta[generative]'",
         )
+
+
+def from_words(chosen: Method, words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a command line says of the method's settings, in their types.
+
+    Settings take no text for a number. What is no number, or no setting, stays as it is: `settings`
+    refuses it by name.
+    """
+    fields = chosen.settings.model_fields
+    return {
+        key: _read(word, fields[key].annotation)
+        if key in fields and isinstance(word, str)
+        else word
+        for key, word in words.items()
+    }
+
+
+def _read(word: str, annotation: Any) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    for kind in (bool, int, float):
+        if kind in _kinds(annotation):
+            try:
+                return TypeAdapter(kind).validate_python(word)
+            except ValidationError:
+                pass
+    return word
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(inner[0])
+    if origin in (Union, UnionType):
+        return {kind for one in inner for kind in _kinds(one)}
+    return {annotation}
+
+
+def expected(error: ValidationError) -> str:
+    """Return what the first option that was refused should have been: a number, a word, or either."""
+    first, *others = error.errors()
+    said = first["msg"].lower()
+    if first["type"].endswith("_type"):
+        begins = "input should be "
+        words = [one["msg"] for one in others if one["loc"][:1] == first["loc"][:1]]
+        said += "".join(f" or {one.lower().removeprefix(begins)}" for one in words)
+    return said
 
 
 def settings(
@@ -99,6 +149,6 @@ def settings(
                 hint=f"moretta methods {chosen.name} lists the options and their ranges",
             ) from None
         raise UsageError(
-            f"{chosen.name}: {where} is {first['input']!r}: {first['msg'].lower()}",
+            f"{chosen.name}: {where} is {first['input']!r}: {expected(error)}",
             hint=f"moretta methods {chosen.name} lists the options and their ranges",
         ) from None

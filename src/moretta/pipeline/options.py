@@ -17,9 +17,9 @@ FORMATS = ("jpeg", "png", "webp", "tiff", "bmp", "avif", "heic")
 
 
 class Options(BaseModel):
-    """How photos are protected. Unknown names and values out of range are refused by name."""
+    """How photos are protected. Unknown names, other types and values out of range are refused by name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     method: str = Field("solid", description="what is done to each face")
     settings: Mapping[str, Any] = Field(
@@ -82,11 +82,15 @@ class Options(BaseModel):
     @field_validator("detector", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return tuple(value) if isinstance(value, list) else value  # TOML has lists alone
 
 
 def options(given: Mapping[str, Any]) -> Options:
     """Return checked options. Raises UsageError naming the option, what it was and what it accepts."""
+    from moretta.methods import expected
+
     known = list(Options.model_fields)
     plain = normalised(given)
     for key in plain:
@@ -101,7 +105,7 @@ def options(given: Mapping[str, Any]) -> Options:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
         raise UsageError(
-            f"{name} is {first['input']!r}: {first['msg'].lower()}",
+            f"{name} is {first['input']!r}: {expected(error)}",
             hint="moretta anonymize --help lists every option and its range",
         ) from None
     _check_names(checked)
