@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -363,15 +364,64 @@ def test_a_bad_ledger_is_refused_before_anything_is_made(moretta, tmp_path, put,
 
     bad = tmp_path / "bad.sqlite"
     bad.write_bytes(b"no database, though it has a name like one" * 99)
-    assert "without its key" in tried(bad)
+    assert "is no ledger" in tried(bad)
     bad.with_name("bad.sqlite.key").write_bytes(bytes(32))
     assert "damaged" in tried(bad)
     bad.write_bytes(b"")
     assert "is empty" in tried(bad)
     bad.unlink()
     assert "without its file" in tried(bad)
+    own = tmp_path / "own.sqlite"
+    budget.opened(own).close()
+    own.with_name("own.sqlite.key").unlink()
+    assert "without its key" in tried(own)
     assert "output folder" in tried(out / "ledger.sqlite")
     assert "cannot be opened" in tried(photos / "a.png" / "ledger.sqlite")
+
+
+def test_nobody_is_told_to_remove_what_is_no_ledger(moretta, tmp_path, put, small, tree):
+    photos = photos_of(tmp_path / "in", put, small, "a.png")
+    for name, content in (("text", b"mine"), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    foreign = sqlite3.connect(tmp_path / "foreign")
+    foreign.execute("CREATE TABLE t (x)")
+    foreign.close()
+    (tmp_path / "lost.key").write_bytes(
+        bytes(32)
+    )  # a key of something else, by its name this one's
+    before = tree(tmp_path)
+    for path, said in (
+        (photos / "a.png", "is no ledger"),
+        (tmp_path / "text", "is no ledger"),
+        (tmp_path / "empty", "is no ledger"),
+        (tmp_path / "foreign", "is no ledger"),
+        (tmp_path / "folder", "cannot be opened: Is a directory"),
+        (tmp_path / "lost", "without its file"),
+    ):
+        rest = ("--method", "identitydp", "--epsilon", "1", "--ledger", path)
+        for words in (
+            ("anonymize", photos, "-o", tmp_path / "out", *rest),
+            ("budget", "show", "--ledger", path),
+        ):
+            code, _, err = moretta(*words)
+            assert code == 2
+            assert said in err
+            assert "choose another" in err
+            assert "remove" not in err.partition("hint: ")[2]
+    assert tree(tmp_path) == before
+
+
+def test_a_ledger_that_was_killed_as_it_began_is_known_as_one(tmp_path):
+    path, killed = tmp_path / "l", tmp_path / "killed"
+    with Ledger(path, bytes(32)):
+        killed.write_bytes(path.read_bytes())
+        wal = path.with_name("l-wal").read_bytes()
+    with pytest.raises(LedgerError, match="is no ledger"):
+        budget.opened(killed)
+    killed.with_name("killed-wal").write_bytes(wal)
+    with pytest.raises(LedgerError, match="without its key"):
+        budget.opened(killed)
 
 
 def test_budget_commands(moretta, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 Promise   both are readable for their owner alone. A ledger without its key, or a key without its
           ledger, is refused: a budget that seems unspent because a file was lost would be spent
-          twice.
+          twice. Nobody is told to remove a file that is not known to be a ledger.
 Not here  what is in the file (privacy/ledger.py).
 Format    docs/identitydp.md.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moretta.errors import BudgetSpent, LedgerError, UsageError
-from moretta.privacy.ledger import Ledger
+from moretta.privacy.ledger import APPLICATION, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def opened(path: Path, *, begin: bool = True) -> Ledger:
     """Open the ledger at `path` with the key beside it.
 
     begin: make both where neither exists; without it UsageError. Raises LedgerError when only one of
-    them is there, and for whatever is wrong with the file.
+    them is there, for a file that is no ledger, and for whatever is wrong with the file.
     """
     key_path = path.with_name(path.name + KEY)
     try:
@@ -51,13 +51,16 @@ def opened(path: Path, *, begin: bool = True) -> Ledger:
                 )
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _begin(path, key_path)
+        if path.exists() and not key_path.exists() and not _is_ledger(path):
+            raise LedgerError(f"{path} is no ledger", hint="choose another path for --ledger")
         _wait_for(path)
         key = key_path.read_bytes()
     except FileNotFoundError as error:
+        there, gone = (path, "its key") if path.exists() else (key_path, "its file")
         raise LedgerError(
-            f"the ledger {path} lies there without {'its key' if path.exists() else 'its file'}",
-            hint=f"restore {key_path.name} and {path.name}; to begin anew, with all budgets unspent, "
-            "remove both",
+            f"the ledger {path} lies there without {gone}",
+            hint=f"restore what belongs beside {there.name}; to begin anew, with all budgets unspent, choose"
+            " another path for --ledger",
         ) from error
     except OSError as error:
         raise LedgerError(
@@ -112,6 +115,15 @@ def _begin(path: Path, key_path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def _is_ledger(path: Path) -> bool:
+    """Whether a file is marked as ours; a ledger that was killed as it began has the mark in its log."""
+    with path.open("rb") as file:
+        head = file.read(72)
+    mark = int.from_bytes(head[68:], "big")
+    begun = mark == 0 and path.with_name(path.name + "-wal").exists()
+    return head.startswith(b"SQLite format 3\0") and (mark == APPLICATION or begun)
+
+
 def _wait_for(path: Path) -> None:
     """Give another process that has made the key the time to make the file."""
     until = time.monotonic() + 1
@@ -122,7 +134,8 @@ def _wait_for(path: Path) -> None:
         if path.stat().st_size == 0 and not path.with_name(path.name + "-wal").exists():
             raise LedgerError(
                 f"the ledger {path} is empty",
-                hint="restore a copy; to begin anew, with all budgets unspent, remove it and its key",
+                hint="restore a copy; to begin anew, with all budgets unspent, choose another path for"
+                " --ledger",
             )
 
 
