@@ -1,8 +1,9 @@
 """Synthetic faces on disk, and the search for those whose attributes are nearest. numpy alone.
 
 A pool is a folder: `rows.npy` (n, slots, latent), `vectors.npy` (n, length) and `identities.npy`
-(n, length), float32 memory maps, and `manifest.json`, which says what they were drawn with and how many
-are done. Rows that are equal in every face are kept once: `slots` says which kept row each row of W+ is.
+(n, length), float32 memory maps, and `manifest.json`, which says what they were drawn with, how many
+there are (`count`) and how many are drawn (`done`: fewer in an unfinished pool, more in one that was
+stopped as it grew). Rows that are equal in every face are kept once: `slots` says which kept row each row of W+ is.
 
 Promise   the same answer as comparing with every member; among equals the lowest number comes first.
           An approximate index answers only above APPROXIMATE members, and only where faiss is installed.
