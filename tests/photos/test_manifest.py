@@ -49,8 +49,15 @@ def photo(name, decision="published"):
     return PhotoRecord(name=name, decision=decision, reason="1 face")
 
 
+def opened(folder, settings=SETTINGS, *, resume=False, overwrite=False):
+    """A manifest of photos whose sidecars, if they had any, were moved away."""
+    return manifests.opened(
+        folder, settings, resume=resume, overwrite=overwrite, beside=lambda photo, line: "missing"
+    )
+
+
 def write(folder, *records, **how):
-    with manifests.opened(folder, SETTINGS, **({"resume": False, "overwrite": False} | how)) as one:
+    with opened(folder, **how) as one:
         for each in records:
             one.append(each)
         return dict(one.done)
@@ -66,7 +73,7 @@ def no_waiting_for_the_disk(monkeypatch):
 def lines_without_photos(request, monkeypatch):
     """Here lines stand for themselves: no photos are written."""
     if "power_cut" not in request.node.name:
-        monkeypatch.setattr(manifests, "_stands", lambda folder, line: True)
+        monkeypatch.setattr(manifests, "_fallen", lambda folder, lines, beside: (set(), set()))
 
 
 def test_after_a_power_cut_a_photo_that_is_not_whole_is_done_again(tmp_path):
@@ -175,7 +182,7 @@ def test_failed_photos_are_done_again_and_withheld_ones_are_not(tmp_path):
 def test_only_what_a_run_left_may_be_replaced(tmp_path):
     for name in ("mine.png", "torn.png"):
         (tmp_path / name).write_bytes(b"x")
-    with manifests.opened(tmp_path, SETTINGS, resume=True, overwrite=False) as one:
+    with opened(tmp_path, SETTINGS, resume=True, overwrite=False) as one:
         assert one.may_write("new.png")
         assert one.may_write("x" * 300), "too long a name is a fault of the writing"
         assert not one.may_write("mine.png"), "no earlier run"
@@ -183,7 +190,7 @@ def test_only_what_a_run_left_may_be_replaced(tmp_path):
     old = (tmp_path / "run.json").stat().st_mtime - 60
     for how in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
         os.utime(tmp_path / "torn.png", (old, old))
-        with manifests.opened(tmp_path, SETTINGS, **how) as one:
+        with opened(tmp_path, SETTINGS, **how) as one:
             assert not one.may_write("torn.png"), "older than the run: somebody else's"
             os.utime(tmp_path / "torn.png")
             assert one.may_write("torn.png"), "younger: a killed run's"
@@ -192,7 +199,7 @@ def test_only_what_a_run_left_may_be_replaced(tmp_path):
 
 
 def test_a_folder_is_written_by_one_run_at_a_time(tmp_path):
-    with manifests.opened(tmp_path, SETTINGS, resume=False, overwrite=False):
+    with opened(tmp_path, SETTINGS, resume=False, overwrite=False):
         with pytest.raises(UsageError, match="another run is writing"):
             write(tmp_path, resume=True)
         assert (tmp_path / ".moretta.lock").exists(), "the refused one must not open the door"
@@ -205,7 +212,7 @@ def test_settings_must_be_the_same_and_what_differs_is_named(tmp_path):
     changed = {**SETTINGS, "method": "blur"}
     with (
         pytest.raises(ManifestError, match="method was 'solid', is 'blur'"),
-        manifests.opened(tmp_path, changed, resume=True, overwrite=False),
+        opened(tmp_path, changed, resume=True, overwrite=False),
     ):
         pass
     assert (tmp_path / "run.json").read_bytes() == before
@@ -224,7 +231,7 @@ def test_what_a_killed_run_left_half_written_is_swept(tmp_path):
 def test_a_full_disk_takes_the_torn_line_back(tmp_path):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with manifests.opened(tmp_path, SETTINGS, resume=False, overwrite=False) as one:
+    with opened(tmp_path, SETTINGS, resume=False, overwrite=False) as one:
         one.append(photo("a.png"))
         try:
             room = (tmp_path / "manifest.jsonl").stat().st_size + 20

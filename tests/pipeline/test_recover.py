@@ -348,11 +348,11 @@ def test_the_sidecar_of_another_run_is_not_taken_for_this_ones(folder, tmp_path,
 def test_what_is_for_sidecars_is_refused_without_them(keyed, folder, tmp_path, ring):
     words, public = Passphrase("anything"), keys.new("recipient").public
     for more, said in (
-        ({"wrappers": (*ring.wrappers, public)}, "--to is for sidecars"),
-        ({"wrappers": (*ring.wrappers, words)}, "--passphrase is for sidecars"),
+        ({"wrappers": (*ring.wrappers, public)}, "no sidecar for --to"),
+        ({"wrappers": (*ring.wrappers, words)}, "no sidecar for --passphrase"),
         (
             {"wrappers": (*ring.wrappers, public), "table": tmp_path / "table"},
-            "--to and --key-table are for sidecars",
+            "no sidecar for --to and --key-table",
         ),
     ):
         with pytest.raises(UsageError, match=said):

@@ -222,8 +222,8 @@ def test_shares():
     assert keys.combine(shares[:3]) == keys.combine(shares[2:]) == key.secret
     assert keys.combine(shares) == keys.combine([*shares[1:3], *shares[1:]]) == key.secret
     for some, said in (
-        (shares[:2], "3 different shares are needed, 2 are given"),
-        (shares[:1] * 3, "3 different shares are needed, 1 is given"),
+        (shares[:2], "2 different shares given, of 3"),
+        (shares[:1] * 3, "1 different share given, of 3"),
         ([*shares[:3], keys.split(key, 3, 5)[3]], "they are of 2 splittings"),
     ):
         with pytest.raises(KeyRejected, match=said):

@@ -72,10 +72,9 @@ def check(options: Options, keyring: Keyring | None) -> None:
         )
     for_sidecars = [one for one in keyring.given if one != "--key"] if keyring is not None else []
     if for_sidecars and not options.reversible:
-        are, them = ("is", "it") if len(for_sidecars) == 1 else ("are", "them")
         raise UsageError(
-            f"{' and '.join(for_sidecars)} {are} for sidecars, and no --reversible is given",
-            hint=f"add --reversible, or leave {them} out: {chosen.name} draws from --key alone",
+            f"without --reversible there is no sidecar for {' and '.join(for_sidecars)}",
+            hint=f"add --reversible, or leave that out: {chosen.name} draws from --key alone",
         )
     needs_master = chosen.keyed and (options.scope != "record" or not options.reversible)
     if needs_master and not (keyring and keyring.master):

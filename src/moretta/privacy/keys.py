@@ -440,9 +440,8 @@ def _enough(library: Any, texts: Sequence[str]) -> list[str]:
         )
     need, given = found[0].member_threshold, len(found)
     if given < need:
-        are = "is" if given == 1 else "are"
         raise KeyRejected(
-            f"{need} different shares are needed, {given} {are} given",
+            f"{count_of(given, 'different share')} given, of {need} that are needed",
             hint="each share is 33 words and counts once",
         )
     return [share.mnemonic() for share in found[:need]]
