@@ -161,14 +161,12 @@ def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = 
         ]
         print(json.dumps(counts))  # noqa: T201
         return
-    out = [one for one in summary.troubles if one[1] == "published"]
-    for name, decision, reason in (
-        *(one for one in summary.troubles if one[1] != "published"),
-        *out[:NAMED],
-    ):
+    covered = [one for one in summary.troubles if one[1] == "published"]
+    others = [one for one in summary.troubles if one[1] != "published"]
+    for name, decision, reason in (*others, *covered[:NAMED]):
         print(f"moretta: {one_line(name)}: {decision}: {one_line(reason)}", file=sys.stderr)  # noqa: T201
-    if len(out) > NAMED:
-        more = len(out) - NAMED
+    if len(covered) > NAMED:
+        more = len(covered) - NAMED
         print(f"moretta: and {more} more published; manifest.jsonl names all", file=sys.stderr)  # noqa: T201
     rows = [
         ("published", summary.published),

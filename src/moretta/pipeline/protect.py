@@ -629,10 +629,8 @@ class Protector:
             if best is not last:
                 _, task.crop, task.edited = best
                 task.fault = ""
-            if (
-                best is not last or not best[0] <= self._like
-            ):  # not yet judged by the points as found
-                task.chosen = True
+            if best is not last or not best[0] <= self._like:
+                task.chosen = True  # now by the points as found, too
                 back.append(task)
         self._compare_changed(works, back)
 

@@ -179,15 +179,18 @@ def _rewrite_prelu(model: Any) -> None:
         x, y = node.input[0], node.output[0]
         slope = _array(slopes[node.input[1]]).reshape(-1, 1, 1, 1).astype(np.float32)
         shape: dict[str, Any] = {"kernel_shape": [1, 1], "group": len(slope)}
-        # Relu after the product becomes a part of it, where no sign turns; the numbers are the same
-        steps = ("Conv", "Relu") if (slope <= 1).all() else ("Relu", "Conv")
-        names = (x, f"{y}_half", f"{y}_bend")
-        for step, given, made in zip(steps, names, names[1:], strict=False):
-            inputs, more = ([given, f"{y}_rest"], shape) if step == "Conv" else ([given], {})
-            nodes.append(helper.make_node(step, inputs, [made], **more))
+        half, bend, rest = f"{y}_half", f"{y}_bend", f"{y}_rest"
+        if (
+            slope <= 1
+        ).all():  # no sign turns: Relu becomes a part of the product, the numbers the same
+            nodes.append(helper.make_node("Conv", [x, rest], [half], **shape))
+            nodes.append(helper.make_node("Relu", [half], [bend]))
+        else:
+            nodes.append(helper.make_node("Relu", [x], [half]))
+            nodes.append(helper.make_node("Conv", [half, rest], [bend], **shape))
         nodes += [
             helper.make_node("Conv", [x, f"{y}_slope"], [f"{y}_line"], **shape),
-            helper.make_node("Add", [f"{y}_line", f"{y}_bend"], [y]),
+            helper.make_node("Add", [f"{y}_line", bend], [y]),
         ]
         graph.initializer.append(numpy_helper.from_array(1 - slope, f"{y}_rest"))
         graph.initializer.append(numpy_helper.from_array(slope, f"{y}_slope"))

@@ -29,9 +29,7 @@ QUICK = 192  # px of the longer side at which turned photos are looked at by def
 MARGIN = 64  # px of mirror that are put around a photo
 BAND = 96  # px of the photo along its border that are shown with the mirror
 SURE = 0.7  # score that a find in a turned photo, or in a mirrored small one, needs
-SURE_ABOVE = (
-    0.8  # the same where the photo ends above or below: chests and hair look like faces there
-)
+SURE_ABOVE = 0.8  # the same with the mirror above or below: chests and hair look like faces
 SAME = 0.4  # intersection over union above which two finds are one face
 TAKEN = 0.5  # of a box, from which it may be a part of a surer face
 CLOSE = 3.0  # sides of an unsure find, from its middle each way, that are shown to another detector
@@ -237,10 +235,9 @@ def look_at_border(
 def _edges(picture: Pixels) -> Iterator[tuple[Pixels, tuple[int, int], tuple[int, int, int, int]]]:
     """Yield parts that hold the whole border, their left and top, and MARGIN where they have it."""
     height, width = picture.shape[:2]
-    inner = max(height - 2 * BAND, 0) * max(width - 2 * BAND, 0)
-    deep = BAND + MARGIN
     whole = (height + 2 * MARGIN) * (width + 2 * MARGIN)
-    if 2 * deep * (height + width + 4 * MARGIN) >= whole or not inner:
+    edges = 2 * (BAND + MARGIN) * (height + width + 4 * MARGIN)
+    if edges >= whole or min(height, width) <= 2 * BAND:
         yield picture, (0, 0), (MARGIN,) * 4
         return
     yield picture[:BAND], (0, 0), (MARGIN, 0, MARGIN, MARGIN)
