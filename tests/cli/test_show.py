@@ -24,7 +24,7 @@ def test_what_was_spent_is_not_broken_at_80_columns(name, capsys, monkeypatch):
 
 
 def test_every_photo_that_was_not_published_is_named(capsys):
-    covered = [(f"covered-{i}.jpg", "published", "1 face, 1 covered by policy") for i in range(50)]
+    covered = [(f"covered-{i}.jpg", "covered", "1 face, 1 covered by policy") for i in range(50)]
     out = [(f"out-{i}.jpg", "withheld", "no face was found") for i in range(40)]
     broken = [("broken.jpg", "failed", "cut off")]
     summary_table(Summary(output="out", troubles=[*covered, *out, *broken]), as_json=False)

@@ -161,8 +161,8 @@ def summary_table(summary: Summary, *, as_json: bool, spent_on: Sequence[str] = 
         ]
         print(json.dumps(counts))  # noqa: T201
         return
-    covered = [one for one in summary.troubles if one[1] == "published"]
-    others = [one for one in summary.troubles if one[1] != "published"]
+    covered = [one for one in summary.troubles if one[1] == "covered"]
+    others = [one for one in summary.troubles if one[1] != "covered"]
     for name, decision, reason in (*others, *covered[:NAMED]):
         print(f"moretta: {one_line(name)}: {decision}: {one_line(reason)}", file=sys.stderr)  # noqa: T201
     if len(covered) > NAMED:
