@@ -36,7 +36,7 @@ from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.crop import WIDE, points_in
 from moretta.faces.recognise import Recogniser
-from moretta.methods import method
+from moretta.methods import method, newface
 from moretta.networks import pool as pools
 from moretta.networks.traits import TraitsHead
 from moretta.pipeline.options import options
@@ -47,6 +47,7 @@ from moretta.weights.backends import composer
 FAR = ("1e-2", "1e-3", "1e-4")
 RELEASED = {  # through the whole pipeline: what the judge knows is drawn anew, then covered
     "released": {},
+    "released, truncation 1": {"truncation": 1},
     "released, level 1": {"level": 1},
     "released, level 2": {"level": 2},
     "released, match none": {"match": "none"},
@@ -112,12 +113,18 @@ def main() -> None:
         return torch.from_numpy(pool.identities[members])
 
     fits, free, swapped = picked("age,gender"), picked("none"), own.roll(7, 0)
+    fitting = np.stack(
+        [np.resize(pools.members(pool, one, "age,gender"), newface.CROWD) for one in wanted]
+    )
+    crowds = torch.from_numpy(pool.identities[fitting])
     average = torch.from_numpy(np.broadcast_to(WIDE, (n, 5, 2)).copy()).float()
     elsewhere = pictures.roll(7, 0)
-    conditions = {
+    conditions: dict[str, Any] = {
         "own": (own, points, codes[0]),
         "another's": (swapped, points, codes[0]),
         "random, fitting": (fits, points, codes[0]),
+        "random, fitting, truncation 0.8": (fits, points, codes[0], 0.8),
+        "random, fitting, truncation 0.5": (fits, points, codes[0], 0.5),
         "random": (free, points, codes[0]),
         "random, fitting, level 1": (fits, points, codes[1]),
         "random, fitting, level 2": (fits, points, codes[2]),
@@ -200,14 +207,12 @@ def main() -> None:
             )
 
     with torch.inference_mode():
-        for name, (asked, where, code) in conditions.items():
-            parts = zip(
-                pictures.split(16), where.split(16), asked.split(16), code.split(16), strict=True
-            )
+        for name, (asked, where, code, *truncation) in conditions.items():
+            each = (pictures, where, asked, code, crowds)
             faces = torch.cat(
                 [
-                    backend.composed(p, backend.draw(backend.context(p), w, backend.rows(a, c)))
-                    for p, w, a, c in parts
+                    drawn(backend, *part, *truncation)
+                    for part in zip(*(one.split(16) for one in each), strict=True)
                 ]
             )
             levels = ((faces.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
@@ -221,6 +226,22 @@ def main() -> None:
     speed(backend, pictures, points, own, codes[0], figures)
     (given.out / "figures.json").write_text(json.dumps(figures, indent=1))
     Image.fromarray(np.vstack([np.hstack(row) for row in sheet])).save(given.out / "sheet.png")
+
+
+def drawn(
+    backend: Any,
+    pictures: torch.Tensor,
+    points: torch.Tensor,
+    asked: torch.Tensor,
+    codes: torch.Tensor,
+    crowds: torch.Tensor,
+    truncation: float = 1,
+) -> torch.Tensor:
+    """Draw identities into crops, nearer to the mean of those that fit where `truncation` says so."""
+    rows = backend.rows(asked, codes)
+    if truncation < 1:
+        rows = backend.truncated(rows, crowds, codes, truncation)
+    return backend.composed(pictures, backend.draw(backend.context(pictures), points, rows))
 
 
 def released(faces: list[tuple[Any, Any]], settings: dict[str, Any]) -> list[np.ndarray]:

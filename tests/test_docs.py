@@ -144,3 +144,13 @@ def test_pages_name_options_that_some_command_has():
                 assert used <= known | OF_OTHERS, f"{page}: {span}"
                 checked += len(used)
     assert checked > 300
+
+
+def test_the_tests_that_modules_name_are_there():
+    named = [
+        (source.name, test)
+        for source in (ROOT / "src").rglob("*.py")
+        for test in re.findall(r"tests/[\w/]+\.py", source.read_text())
+    ]
+    assert len(named) > 40
+    assert [one for one in named if not (ROOT / one[1]).exists()] == []

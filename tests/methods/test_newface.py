@@ -132,3 +132,50 @@ def test_the_record_says_how_this_face_was_drawn(small):
         stretched.mask_scale / own.mask_scale
     )
     assert stretched.mask_scale > scale
+
+
+def test_truncation_draws_faces_towards_the_mean_of_those_that_fit(face_crop):
+    """At level 2 nothing but the identity tells two seeds apart, and at truncation 0 not even that."""
+    chosen = method("newface")
+
+    def apart(truncation: float) -> float:
+        given = {"level": 2, "match": "none", "truncation": truncation}
+        edit = chosen.build(settings(chosen, given), "cpu")
+        first, second = (
+            one.pixels.astype(float)
+            for one in edit([another(face_crop, seed=1), another(face_crop, seed=2)])
+        )
+        return float(np.abs(first - second).mean())
+
+    none, some, all_ = apart(0), apart(0.6), apart(1)
+    assert none == 0
+    assert all_ > 1.2 * some > 0
+
+
+def test_what_is_drawn_towards_is_as_old_as_the_face(face_crop, monkeypatch):
+    """The mean is that of the members a face was chosen among, a shared face's that of all."""
+    from moretta.networks.backend import ComposerBackend
+    from moretta.weights.backends import stand_ins
+
+    pool, _ = stand_ins()
+    seen = []
+    real = ComposerBackend.truncated
+
+    def truncated(self, rows, crowd, codes, truncation):
+        seen.append(crowd.numpy())
+        return real(self, rows, crowd, codes, truncation)
+
+    monkeypatch.setattr(ComposerBackend, "truncated", truncated)
+    chosen = method("newface")
+    edit = chosen.build(settings(chosen), "cpu")
+    edit([face_crop, another(face_crop, identity=3)])
+    own, everybody = seen[0]
+    kinds = [
+        {(int(pool.bands[at]), int(pool.genders[at])) for at in places}
+        for places in (
+            np.flatnonzero((pool.identities[:, None] == crowd).all(2).any(1))
+            for crowd in (own, everybody)
+        )
+    ]
+    assert len(kinds[0]) == 1
+    assert len(kinds[1]) > 3

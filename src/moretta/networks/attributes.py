@@ -6,7 +6,7 @@ most, because training cuts off its tail at random; a hardening level keeps fewe
 
 Assumes   wide crops, RGB -1..1.
 Sources   design section 6; facts of IdentityDP 2.9 (levels).
-Checked   tests/networks/test_attributes.py; what leaks through the code is in docs/composer.md.
+Checked   tests/networks/test_composer.py; what leaks through the code is in docs/composer.md.
 """
 
 from __future__ import annotations

@@ -185,6 +185,19 @@ class ComposerBackend:
         """Z to W+: (n, 48), (n, 64) -> (n, rows, latent)."""
         return self.composer.rows(identity, attributes)
 
+    def truncated(
+        self, rows: torch.Tensor, crowd: torch.Tensor, codes: torch.Tensor, truncation: float
+    ) -> torch.Tensor:
+        """Draw rows (n, rows, latent) towards the mean of a crowd with the same codes, as StyleGAN does.
+
+        crowd: (n, m, 48), the identities that are averaged in W; codes: (n, 64), those of `rows`.
+        truncation: 0 is the crowd's mean, 1 leaves the rows as they are (psi in Karras et al. 2019,
+        appendix B).
+        """
+        n, m = crowd.shape[:2]
+        everybody = self.rows(crowd.flatten(0, 1), codes.repeat_interleave(m, 0))
+        return torch.lerp(everybody.view(n, m, *rows.shape[1:]).mean(1), rows, truncation)
+
     def context(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side) -> (n, 4, side, side): the face blanked, the mask last."""
         return self.composer.context(pictures)
