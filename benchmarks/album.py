@@ -71,7 +71,7 @@ def drawings(people: list[Any]) -> dict[str, Any]:
         wanted = head.read(old.numpy())
         fit = pools.members(pool, wanted, "age,gender")
         members = pool.identities[rng.choice(fit, DRAWN)]
-        crowd = torch.from_numpy(pool.identities[np.resize(fit, newface.CROWD)])
+        crowd = torch.from_numpy(pools.crowds(pool, head, members[:1]))
         codes = backend.known(
             one["pictures"].expand(DRAWN, -1, -1, -1),
             torch.from_numpy(rng.standard_normal((DRAWN, 64))).float(),

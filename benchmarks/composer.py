@@ -36,7 +36,7 @@ from moretta.faces import crop as crops
 from moretta.faces import mask as masks
 from moretta.faces.crop import WIDE, points_in
 from moretta.faces.recognise import Recogniser
-from moretta.methods import method, newface
+from moretta.methods import method
 from moretta.networks import pool as pools
 from moretta.networks.traits import TraitsHead
 from moretta.pipeline.options import options
@@ -113,10 +113,6 @@ def main() -> None:
         return torch.from_numpy(pool.identities[members])
 
     fits, free, swapped = picked("age,gender"), picked("none"), own.roll(7, 0)
-    fitting = np.stack(
-        [np.resize(pools.members(pool, one, "age,gender"), newface.CROWD) for one in wanted]
-    )
-    crowds = torch.from_numpy(pool.identities[fitting])
     average = torch.from_numpy(np.broadcast_to(WIDE, (n, 5, 2)).copy()).float()
     elsewhere = pictures.roll(7, 0)
     conditions: dict[str, Any] = {
@@ -208,6 +204,7 @@ def main() -> None:
 
     with torch.inference_mode():
         for name, (asked, where, code, *truncation) in conditions.items():
+            crowds = torch.from_numpy(pools.crowds(pool, head, asked.numpy()))
             each = (pictures, where, asked, code, crowds)
             faces = torch.cat(
                 [

@@ -8,6 +8,7 @@ import pytest
 from moretta.errors import UsageError
 from moretta.faces.crop import points_in
 from moretta.methods import method, require, settings
+from moretta.networks.pool import BANDS, GENDERS
 from moretta.records import Crop, Face
 from moretta.weights.backends import SIDE
 
@@ -139,7 +140,7 @@ def test_truncation_draws_faces_towards_the_mean_of_those_that_fit(face_crop):
     chosen = method("newface")
 
     def apart(truncation: float) -> float:
-        given = {"level": 2, "match": "none", "truncation": truncation}
+        given = {"level": 2, "truncation": truncation}
         edit = chosen.build(settings(chosen, given), "cpu")
         first, second = (
             one.pixels.astype(float)
@@ -152,30 +153,35 @@ def test_truncation_draws_faces_towards_the_mean_of_those_that_fit(face_crop):
     assert all_ > 1.2 * some > 0
 
 
-def test_what_is_drawn_towards_is_as_old_as_the_face(face_crop, monkeypatch):
-    """The mean is that of the members a face was chosen among, a shared face's that of all."""
+@pytest.mark.parametrize("name", ["newface", "identitydp"])
+def test_what_is_drawn_towards_hangs_on_the_new_identity_alone(name, face_crop, monkeypatch):
+    """The mean is that of the new identity's own kind: nothing more is read from the old face."""
     from moretta.networks.backend import ComposerBackend
     from moretta.weights.backends import stand_ins
 
-    pool, _ = stand_ins()
-    seen = []
-    real = ComposerBackend.truncated
+    pool, head = stand_ins()
+    seen, asked = [], []
+    rows, truncated = ComposerBackend.rows, ComposerBackend.truncated
 
-    def truncated(self, rows, crowd, codes, truncation):
+    def noted_rows(self, identity, attributes):
+        asked.append(identity.numpy())
+        return rows(self, identity, attributes)
+
+    def noted(self, given, crowd, codes, truncation):
         seen.append(crowd.numpy())
-        return real(self, rows, crowd, codes, truncation)
+        return truncated(self, given, crowd, codes, truncation)
 
-    monkeypatch.setattr(ComposerBackend, "truncated", truncated)
-    chosen = method("newface")
-    edit = chosen.build(settings(chosen), "cpu")
-    edit([face_crop, another(face_crop, identity=3)])
-    own, everybody = seen[0]
-    kinds = [
-        {(int(pool.bands[at]), int(pool.genders[at])) for at in places}
-        for places in (
-            np.flatnonzero((pool.identities[:, None] == crowd).all(2).any(1))
-            for crowd in (own, everybody)
-        )
-    ]
-    assert len(kinds[0]) == 1
-    assert len(kinds[1]) > 3
+    monkeypatch.setattr(ComposerBackend, "rows", noted_rows)
+    monkeypatch.setattr(ComposerBackend, "truncated", noted)
+    chosen = method(name)
+    edit = chosen.build(settings(chosen, {"match": "none", "truncation": 0.5}), "cpu")
+    edit([another(face_crop, seed=seed) for seed in range(6)])
+    (crowds,) = seen
+    assert crowds.shape == (6, 64, 48)
+    assert len({crowd.tobytes() for crowd in crowds}) > 1
+    for identity, crowd in zip(asked[0], crowds, strict=True):
+        looks = head.read(identity)
+        for member in crowd[:5]:
+            (place,) = np.flatnonzero((pool.identities == member).all(1))
+            assert pool.bands[place] == BANDS.index(looks.band)
+            assert pool.genders[place] == GENDERS.index(looks.gender)

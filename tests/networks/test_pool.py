@@ -197,3 +197,17 @@ def test_identities_given_are_labelled_and_the_rarest_kind_is_counted():
         assert few == min(named.count(one) for one in every)
         assert named.count(tuple(name.split(", "))) == few
     assert pools.fewest(made, "none") == (500, "")
+
+
+def test_a_crowd_looks_like_its_identity_and_has_always_the_same_size(pool):
+    asked = random_identities(20, 5)
+    wanted = pools.labelled(asked, Drawn())
+    crowds = pools.crowds(pool, Drawn(), asked)
+    assert crowds.shape == (20, pools.CROWD, 48)
+    for at, crowd in enumerate(crowds):
+        found = pools.labelled(crowd, Drawn())
+        assert set(found.bands) == {wanted.bands[at]}
+        assert set(found.genders) == {wanted.genders[at]}
+    lonely = pools.labelled(asked[:1], Drawn())
+    unlike = -asked[:1]  # of the other gender: the pool has none, so all are its crowd
+    assert (pools.crowds(lonely, Drawn(), unlike) == asked[0]).all()

@@ -83,6 +83,13 @@ class IdentityDP(Settings):
     level: int = Field(
         0, ge=0, le=2, description="hardening: 64, 16 or 0 numbers of the attribute code are kept"
     )
+    truncation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="how far a face is drawn from the mean of the released identity's apparent age and"
+        " gender: lower is cleaner and more alike; it reads nothing but the release",
+    )
     predictable: bool = Field(
         False, description="releases follow from seeds and promise nothing: for tests"
     )
@@ -223,9 +230,14 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
         noise = noise_of([crop.seed for crop in crops], old)
         code = backend.known(pictures, noise, level=settings.level)
         said = unsafe if settings.predictable else statement
+        rows = backend.rows(asked, code)
+        if settings.truncation < 1:  # towards what the release looks like: nothing else is read
+            crowd = torch.from_numpy(pools.crowds(pool, head, np.stack(new))).to(old)
+            rows = backend.truncated(rows, crowd, code, settings.truncation)
+        drawing = backend.draw(backend.context(pictures), points, rows)
         return [
             Edited(pixels=one, statement=said, figures={"expected_cosine": expected})
-            for one in pixels_of(backend.redrawn(pictures, points, asked, code))
+            for one in pixels_of(backend.composed(pictures, drawing))
         ]
 
     def released(crop: Crop, old: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ Checked  tests/contracts; what it hides and keeps is measured in docs/composer.m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -36,14 +36,9 @@ class Newface(Settings):
         0.8,
         ge=0,
         le=1,
-        description="how far a new face may be from the mean of those that fit: lower is cleaner and"
-        " more alike, 1 is as varied as the pool",
+        description="how far a new face is drawn from the mean of its apparent age and gender: lower is"
+        " cleaner and more alike, 1 is as varied as the pool",
     )
-
-
-#: Members of the pool whose mean a new face is drawn towards. 64 random vectors of 48 numbers have a
-#: mean of length 1/8, and a kind's mean is several times that.
-CROWD = 64
 
 
 def build(settings: Newface, device: str) -> FaceEdit:
@@ -64,12 +59,13 @@ def build(settings: Newface, device: str) -> FaceEdit:
         pictures = pictures_of([crop.pixels for crop in crops], backend.device)
         points = torch.from_numpy(np.stack([points_in(crop) for crop in crops])).to(pictures)
         old = backend.identity(pictures, points)
-        new = [chosen(crop, one) for crop, one in zip(crops, old.cpu().numpy(), strict=True)]
+        found = zip(crops, old.cpu().numpy(), strict=True)
+        new = pool.identities[[chosen(crop, one) for crop, one in found]]
         noise = noise_of([crop.seed for crop in crops], old)
         code = backend.known(pictures, noise, level=settings.level)
-        rows = backend.rows(people([index for index, _ in new]), code)
+        rows = backend.rows(torch.from_numpy(new).to(old), code)
         if settings.truncation < 1:
-            crowd = people([np.resize(fit, CROWD) for _, fit in new])
+            crowd = torch.from_numpy(pools.crowds(pool, head, new)).to(old)
             rows = backend.truncated(rows, crowd, code, settings.truncation)
         drawing = backend.draw(backend.context(pictures), points, rows)
         made = pixels_of(backend.composed(pictures, drawing))
@@ -78,18 +74,13 @@ def build(settings: Newface, device: str) -> FaceEdit:
             for crop, one in zip(crops, made, strict=True)
         ]
 
-    def people(places: list[Any]) -> torch.Tensor:
-        return torch.from_numpy(pool.identities[np.stack(places)]).to(backend.device)
-
-    def chosen(crop: Crop, old: np.ndarray) -> tuple[int, np.ndarray]:
-        """The place of a new identity in the pool, and the places of all that it was chosen among."""
+    def chosen(crop: Crop, old: np.ndarray) -> int:
         if crop.identity is not None:  # shared by faces that may look unlike: nothing is read
             rng = np.random.default_rng(crop.identity)
-            return pools.choose(pool, None, "none", rng), pools.members(pool, None, "none")
+            return pools.choose(pool, None, "none", rng)
         rng = np.random.default_rng(crop.seed)
         wanted = None if settings.match == "none" else head.read(old)
-        index, _ = pools.stranger(pool, old, wanted, settings.match, rng)
-        return index, pools.members(pool, wanted, settings.match)
+        return pools.stranger(pool, old, wanted, settings.match, rng)[0]
 
     return by_batches(drawn)
 
