@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -82,3 +83,16 @@ def test_the_first_samples_of_many_are_those_of_few(backend):
         assert torch.equal(first, second[:3])
         assert torch.equal(third, second[2:])
     assert float((many[0][0][0] - many[0][0][1]).abs().mean()) > 0.05
+
+
+def test_samples_can_be_truncated_in_who_they_are(backend):
+    """With one crowd for all, at truncation 0 everybody is the same face; identities are told as drawn."""
+    crowd = np.eye(48, dtype=np.float32)[None, :4]
+    with torch.no_grad():
+        ((_, _, free),) = backend.samples(2, 9, batch=2, truncation=0)
+        ((_, _, alike),) = backend.samples(
+            2, 9, batch=2, truncation=0, crowds=lambda found: crowd.repeat(len(found), 0)
+        )
+    assert torch.equal(free[3], alike[3])
+    torch.testing.assert_close(alike[2][0], alike[2][1], rtol=1e-4, atol=1e-4)
+    assert float((free[2][0] - free[2][1]).abs().max()) > 0.1

@@ -16,7 +16,9 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Other faces for another seed.")] = 0,
     truncation: Annotated[
         float,
-        typer.Option(min=0, max=1, help="0: the mean scene and code; 1: as varied as photos."),
+        typer.Option(
+            min=0, max=1, help="0: the mean scene, code and face of a kind; 1: as varied as photos."
+        ),
     ] = 0.7,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
@@ -27,6 +29,7 @@ def command(
     Example: [bold]moretta sample --count 16 --seed 1 --output faces[/bold]
     """
     import io
+    from functools import partial
 
     from moretta.errors import UsageError
     from moretta.photos.files import write_whole
@@ -39,7 +42,8 @@ def command(
     except ImportError as error:
         raise UsageError("sample needs torch", hint="pip install 'moretta[generative]'") from error
     from moretta.networks.backend import pixels_of
-    from moretta.weights.backends import composer
+    from moretta.networks.pool import crowds
+    from moretta.weights.backends import composer, stand_ins
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is no folder", hint="choose another --output")
@@ -55,7 +59,9 @@ def command(
     }
     digits = len(str(count - 1))
     with torch.inference_mode():
-        for start, end, parts in backend.samples(count, seed, truncation=truncation):
+        alike = partial(crowds, *stand_ins())
+        drawn = backend.samples(count, seed, truncation=truncation, crowds=alike)
+        for start, end, parts in drawn:
             pictures = pixels_of(parts[0])
             for index, picture in zip(range(start, end), pictures, strict=True):
                 file = io.BytesIO()

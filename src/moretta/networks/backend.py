@@ -21,10 +21,11 @@ from moretta.networks.identity import cut
 from moretta.networks.pool import random_identities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from moretta.networks.composer import Composer, Layer
     from moretta.networks.identity import Identity
+    from moretta.networks.pool import Identities
     from moretta.networks.prior import Prior
     from moretta.records import Crop, Edited, FaceEdit, Pixels
 
@@ -292,14 +293,15 @@ class ComposerBackend:
         truncation: float = 0.7,
         start: int = 0,
         batch: int = 16,
+        crowds: Callable[[Identities], Identities] | None = None,
     ) -> Iterator[tuple[int, int, tuple[torch.Tensor, ...]]]:
         """Draw synthetic faces from the prior, without any photo, a batch at a time.
 
         Yields the first face's number, the one after the last, and (pictures (n, 3, side, side), points
         (n, 5, 2), rows, identities (n, 48), codes (n, 64)). The first faces of a larger count are those
         of a smaller one, to the bit where `batch` is the same. start: the first face to draw, a multiple
-        of `batch`. truncation: 0 is the mean scene and code, 1 as varied as photos; identities stay
-        uniform.
+        of `batch`. truncation: 0 is the mean scene and code, 1 as varied as photos. crowds: (n, 48) ->
+        (n, m, 48), towards whose mean each row is truncated too; without it only scenes and codes are.
         """
         mask = self.composer.mask
         whole = -(-count // batch) * batch  # sums of fewer rows round otherwise
@@ -311,6 +313,9 @@ class ComposerBackend:
             codes, points, scenes = (part[first:end].to(self.device) for part in drawn)
             contexts = self.prior.contexts(scenes, mask)
             rows = self.rows(identities, codes)
+            if crowds is not None and truncation < 1:
+                crowd = torch.from_numpy(crowds(everybody[first:end])).to(identities)
+                rows = self.truncated(rows, crowd, codes, truncation)
             faces = self.draw(contexts, points, rows)
             pictures = (contexts[:, :3] + faces * mask).clamp(-1, 1)
             last = min(end, count)
