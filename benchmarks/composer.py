@@ -237,7 +237,7 @@ def drawn(
     """Draw identities into crops, nearer to the mean of those that fit where `truncation` says so."""
     rows = backend.rows(asked, codes)
     if truncation < 1:
-        rows = backend.truncated(rows, crowds, codes, truncation)
+        rows = backend.truncated(rows, crowds, codes, torch.tensor(truncation))
     return backend.composed(pictures, backend.draw(backend.context(pictures), points, rows))
 
 

@@ -100,6 +100,7 @@ class Crop:
     secret: bytes | None = field(default=None, repr=False)
     #: counts what is released about this face's person, for methods that spend a budget
     guard: Guard | None = field(default=None, repr=False)
+    attempt: int = 0  # how many drawings of this face were too like it before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,3 +185,14 @@ def test_what_is_drawn_towards_hangs_on_the_new_identity_alone(name, face_crop, 
             (place,) = np.flatnonzero((pool.identities == member).all(1))
             assert pool.bands[place] == BANDS.index(looks.band)
             assert pool.genders[place] == GENDERS.index(looks.gender)
+
+
+def test_what_is_drawn_anew_is_truncated_less(face_crop):
+    chosen = method("newface")
+    edit = chosen.build(settings(chosen, {"truncation": 0.6}), "cpu")
+    made = edit([another(face_crop, attempt=attempt) for attempt in range(5)])
+    told = [one.settings["truncation"] for one in made]
+    assert told == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0])
+    apart = [float(np.abs(one.pixels.astype(float) - made[0].pixels).mean()) for one in made]
+    assert apart == sorted(apart)
+    assert apart[4] > 1.5 * apart[1] > 0

@@ -37,13 +37,15 @@ def test_truncation_leads_from_the_rows_to_the_mean_of_the_crowd(backend, faces)
     _, _, rows, identities, codes = faces
     crowd = torch.nn.functional.normalize(torch.randn(2, 5, 48), dim=2)
     with torch.no_grad():
-        torch.testing.assert_close(backend.truncated(rows, crowd, codes, 1), rows)
+        torch.testing.assert_close(backend.truncated(rows, crowd, codes, torch.tensor(1)), rows)
         each = torch.stack([backend.rows(crowd[:, i], codes) for i in range(5)])
-        mean = backend.truncated(rows, crowd, codes, 0)
+        mean = backend.truncated(rows, crowd, codes, torch.tensor(0))
         torch.testing.assert_close(mean, each.mean(0))
-        half = backend.truncated(rows, crowd, codes, 0.5)
+        half = backend.truncated(rows, crowd, codes, torch.tensor(0.5))
         torch.testing.assert_close(half, (mean + rows) / 2)
-        alone = backend.truncated(rows, identities[:, None], codes, 0.3)
+        each = backend.truncated(rows, crowd, codes, torch.tensor([0.0, 1.0]))
+        torch.testing.assert_close(each, torch.stack([mean[0], rows[1]]))
+        alone = backend.truncated(rows, identities[:, None], codes, torch.tensor(0.3))
     torch.testing.assert_close(alone, rows)  # a crowd of nobody else
 
 

@@ -233,7 +233,7 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
         rows = backend.rows(asked, code)
         if settings.truncation < 1:  # towards what the release looks like: nothing else is read
             crowd = torch.from_numpy(pools.crowds(pool, head, np.stack(new))).to(old)
-            rows = backend.truncated(rows, crowd, code, settings.truncation)
+            rows = backend.truncated(rows, crowd, code, torch.tensor(settings.truncation))
         drawing = backend.draw(backend.context(pictures), points, rows)
         return [
             Edited(pixels=one, statement=said, figures={"expected_cosine": expected})

@@ -20,6 +20,8 @@ from moretta.weights.backends import MASK_FEATHER, MASK_SCALE, NETWORKS, SIDE
 if TYPE_CHECKING:
     import numpy as np
 
+REDRAWS = 4  # how often a face that comes near the old one is drawn anew
+
 
 class Newface(Settings):
     """Options of `newface`."""
@@ -37,7 +39,7 @@ class Newface(Settings):
         ge=0,
         le=1,
         description="how far a new face is drawn from the mean of its apparent age and gender: lower is"
-        " cleaner and more alike, 1 is as varied as the pool",
+        " cleaner and more alike, 1 is as varied as the pool; each drawing anew is nearer to 1",
     )
 
 
@@ -64,15 +66,24 @@ def build(settings: Newface, device: str) -> FaceEdit:
         noise = noise_of([crop.seed for crop in crops], old)
         code = backend.known(pictures, noise, level=settings.level)
         rows = backend.rows(torch.from_numpy(new).to(old), code)
+        truncations = [truncation(crop) for crop in crops]
         if settings.truncation < 1:
             crowd = torch.from_numpy(pools.crowds(pool, head, new)).to(old)
-            rows = backend.truncated(rows, crowd, code, settings.truncation)
+            rows = backend.truncated(rows, crowd, code, torch.tensor(truncations))
         drawing = backend.draw(backend.context(pictures), points, rows)
         made = pixels_of(backend.composed(pictures, drawing))
         return [
-            Edited(pixels=one, settings={} if crop.identity is None else {"match": "none"})
-            for crop, one in zip(crops, made, strict=True)
+            Edited(
+                pixels=one,
+                settings={"truncation": psi} | ({} if crop.identity is None else {"match": "none"}),
+            )
+            for crop, one, psi in zip(crops, made, truncations, strict=True)
         ]
+
+    def truncation(crop: Crop) -> float:
+        """Nearer to 1 with each drawing that was too like: the mean of a kind is like many of it."""
+        least = settings.truncation
+        return round(least + (1 - least) * crop.attempt / REDRAWS, 4)
 
     def chosen(crop: Crop, old: np.ndarray) -> int:
         if crop.identity is not None:  # shared by faces that may look unlike: nothing is read
@@ -102,7 +113,7 @@ METHOD = Method(
     source="design section 6; Maximov et al. 2020 (CIAGAN) and Hukkelas et al. 2019 (DeepPrivacy)"
     " draw faces into their surroundings in this manner",
     draws_identity=True,
-    redraws=4,
+    redraws=REDRAWS,
     networks=NETWORKS,
     needs=("torch", "safetensors"),
     trained_with=("dlib",),

@@ -187,17 +187,22 @@ class ComposerBackend:
         return self.composer.rows(identity, attributes)
 
     def truncated(
-        self, rows: torch.Tensor, crowd: torch.Tensor, codes: torch.Tensor, truncation: float
+        self,
+        rows: torch.Tensor,
+        crowd: torch.Tensor,
+        codes: torch.Tensor,
+        truncation: torch.Tensor,
     ) -> torch.Tensor:
         """Draw rows (n, rows, latent) towards the mean of a crowd with the same codes, as StyleGAN does.
 
         crowd: (n, m, 48), the identities that are averaged in W; codes: (n, 64), those of `rows`.
-        truncation: 0 is the crowd's mean, 1 leaves the rows as they are (psi in Karras et al. 2019,
-        appendix B).
+        truncation: (n,) or one for all; 0 is the crowd's mean, 1 leaves the rows as they are (psi in
+        Karras et al. 2019, appendix B).
         """
         n, m = crowd.shape[:2]
         everybody = self.rows(crowd.flatten(0, 1), codes.repeat_interleave(m, 0))
-        return torch.lerp(everybody.view(n, m, *rows.shape[1:]).mean(1), rows, truncation)
+        mean = everybody.view(n, m, *rows.shape[1:]).mean(1)
+        return torch.lerp(mean, rows, truncation.to(rows).view(-1, 1, 1))
 
     def context(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side) -> (n, 4, side, side): the face blanked, the mask last."""
@@ -315,7 +320,7 @@ class ComposerBackend:
             rows = self.rows(identities, codes)
             if crowds is not None and truncation < 1:
                 crowd = torch.from_numpy(crowds(everybody[first:end])).to(identities)
-                rows = self.truncated(rows, crowd, codes, truncation)
+                rows = self.truncated(rows, crowd, codes, torch.tensor(truncation))
             faces = self.draw(contexts, points, rows)
             pictures = (contexts[:, :3] + faces * mask).clamp(-1, 1)
             last = min(end, count)

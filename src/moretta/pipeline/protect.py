@@ -616,7 +616,7 @@ class Protector:
                 earlier[task].append((task.audit["cosine"], task.crop, task.edited))
                 task.redrawn += 1
                 task.chance = derived(task.chance or task.crop.seed, "again")
-                task.crop = replace(task.crop, seed=task.chance)
+                task.crop = replace(task.crop, seed=task.chance, attempt=task.redrawn)
             self._edit_all(again)
             self._compare_changed(works, again)
         back = []
