@@ -145,6 +145,27 @@ def test_statements_of_other_settings(given, epsilon, said):
     assert ("all photos of the person" in full.covers) == ("alias" in given)
 
 
+def test_a_face_that_nobody_names_is_said_to_be_a_person_of_its_own(edit_with, face_crop, ledger):
+    crops_ = [replace(face_crop, identity=identity) for identity in (7, None)]
+    guarded = [replace(one, guard=budget.guard(ledger, one)) for one in crops_]
+    named, unnamed = edit_with(epsilon=1.0, alias="person")(guarded)
+    assert "one release for all photos of the person" in named.statement.covers
+    assert "one release" not in unnamed.statement.covers
+    assert "releases of one person add up" in unnamed.statement.excludes
+
+
+def test_what_is_matched_is_said_to_be_read(edit_with, face_crop):
+    """Among faces that look alike the mean cosine is another one: it is not told."""
+    (edited,) = edit_with(match="gender")([face_crop])
+    assert edited.statement.epsilon == 0
+    assert edited.statement.numerics == (
+        "the vector is read for its apparent gender, and for nothing else"
+    )
+    assert "expected_cosine" not in edited.figures
+    (plain,) = edit_with()([face_crop])
+    assert plain.statement.numerics == "the vector is not read"
+
+
 def test_a_matched_pool_draws_from_those_who_look_alike(edit_with, face_crop):
     import torch
 
@@ -190,6 +211,16 @@ def test_without_a_ledger_nothing_is_released(edit_with, face_crop):
         ({"mechanism": "vmf", "match": "age"}, "only the mechanism pool"),
         ({"mechanism": "vmf", "pool": "x"}, "only the mechanism pool draws from one"),
         ({"alias": "everybody"}, "alias is 'everybody'"),
+        ({"cap": 5.0}, "cap bounds what is spent, and epsilon is 0"),
+        ({"cap": 5.0, "epsilon": 1.0, "predictable": True}, "predictable releases end at once"),
+        (
+            {"alias": "person", "match": "age"},
+            "nothing is remembered of a person, since epsilon is 0",
+        ),
+        (
+            {"alias": "person", "match": "age", "epsilon": 1.0, "predictable": True},
+            "nothing is remembered of a person, since predictable",
+        ),
         ({"level": 3}, "level is 3"),
     ],
 )

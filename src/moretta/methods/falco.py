@@ -154,8 +154,9 @@ class Falco(Settings):
                     f"cap {self.cap:g} does not hold a single choice of donor_epsilon"
                     f" {self.donor_epsilon:g}: raise cap or lower donor_epsilon"
                 )
-        elif self.asked("cap"):
-            raise ValueError("cap is for donor_epsilon, which is off: leave cap out")
+        if (not self.donor_epsilon or self.donor_epsilon == "off") and self.asked("cap"):
+            said = "off" if self.donor_epsilon == "off" else "0, so nothing is spent"
+            raise ValueError(f"cap is for donor_epsilon, which is {said}: leave cap out")
         return self
 
     @model_validator(mode="after")

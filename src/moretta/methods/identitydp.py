@@ -11,9 +11,9 @@ Checked  tests/contracts, tests/methods/test_identitydp.py; mechanisms and ledge
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from moretta.errors import ReleaseRefused
@@ -161,6 +161,21 @@ class IdentityDP(Settings):
             raise _wrong("only the mechanism pool draws from one")
         return value
 
+    @model_validator(mode="after")
+    def _of_use(self) -> Self:
+        """Refuse what hangs on counting where nothing is counted."""
+        if self.counted:
+            return self
+        why = "epsilon is 0" if not self.epsilon else "predictable releases end at once"
+        if self.asked("cap"):
+            raise ValueError(f"cap bounds what is spent, and {why}: leave cap out")
+        if self.alias == "person" and self.match != "none":
+            raise ValueError(
+                f"nothing is remembered of a person, since {why}: whoever looks otherwise in another photo"
+                " would get another face; leave match or alias out"
+            )
+        return self
+
 
 def _true(mechanism: str, epsilon: float) -> float:
     """Return the epsilon that is really held; the published sensitivity states too little."""
@@ -209,9 +224,12 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
     pool, head = _pool(settings)
     whole = mechanism(settings.mechanism, pool.identities)
     alike: dict[tuple[str, str], FinitePool] = {}  # pools of one apparent age and gender
-    expected = whole.expected_cosine(epsilon, pools.LENGTH)
-    statement = stated(settings, whole.statement(epsilon, pools.LENGTH))
-    unsafe = stated(settings, whole.statement(epsilon, pools.LENGTH, secure=False))
+    figures = {}
+    if settings.match == "none":  # among faces that look alike it is larger, and hangs on the face
+        figures = {"expected_cosine": whole.expected_cosine(epsilon, pools.LENGTH)}
+    bare = whole.statement(epsilon, pools.LENGTH, secure=not settings.predictable)
+    statement = stated(settings, bare)
+    unnamed = stated(settings, bare, person=False)
     charge = Charge(
         mechanism=statement.mechanism,
         epsilon=statement.epsilon,
@@ -229,15 +247,19 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
         asked = torch.from_numpy(np.stack(new)).to(old)
         noise = noise_of([crop.seed for crop in crops], old)
         code = backend.known(pictures, noise, level=settings.level)
-        said = unsafe if settings.predictable else statement
         rows = backend.rows(asked, code)
         if settings.truncation < 1:  # towards what the release looks like: nothing else is read
             crowd = torch.from_numpy(pools.crowds(pool, head, np.stack(new))).to(old)
             rows = backend.truncated(rows, crowd, code, torch.tensor(settings.truncation))
         drawing = backend.draw(backend.context(pictures), points, rows)
+        made = pixels_of(backend.composed(pictures, drawing))
         return [
-            Edited(pixels=one, statement=said, figures={"expected_cosine": expected})
-            for one in pixels_of(backend.composed(pictures, drawing))
+            Edited(
+                pixels=one,
+                statement=unnamed if crop.identity is None else statement,
+                figures=figures,
+            )
+            for crop, one in zip(crops, made, strict=True)
         ]
 
     def released(crop: Crop, old: np.ndarray) -> np.ndarray:
@@ -269,12 +291,15 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
     return by_batches(drawn)
 
 
-def stated(settings: IdentityDP, statement: Statement) -> Statement:
-    """Add to a mechanism's statement what these settings release beside it."""
+def stated(settings: IdentityDP, statement: Statement, *, person: bool = True) -> Statement:
+    """Add to a mechanism's statement what these settings release beside it.
+
+    person: whether somebody said whose face it is; a face of nobody known is a person of its own.
+    """
     from dataclasses import replace
 
     said = statement
-    if settings.alias == "person":
+    if settings.alias == "person" and person:
         said = replace(said, covers=f"{said.covers}; one release for all photos of the person")
     elif settings.epsilon:
         said = replace(said, excludes=f"{said.excludes}; releases of one person add up")
@@ -291,6 +316,9 @@ def stated(settings: IdentityDP, statement: Statement) -> Statement:
         mechanism=f"{said.mechanism}, among those of one {kept}",
         neighbours=f"any two unit vectors that are read as the same {kept} (local model, worst case)",
         excludes=f"{kept}, released in clear; {said.excludes}",
+        numerics=said.numerics
+        if settings.epsilon
+        else f"the vector is read for its {kept}, and for nothing else",
     )
 
 

@@ -124,6 +124,10 @@ class StyleID(Settings):
             raise ValueError("auto finds the share for each face: share and k change nothing")
         if pixel and "features" in told:
             raise ValueError("features are ranked by latent alone: pixel ranks regions")
+        if pixel and own.code == "drawn" and own.level:
+            raise ValueError(
+                "level cuts this face's own code, and code is drawn: level changes nothing"
+            )
         return own
 
     @property
