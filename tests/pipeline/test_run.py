@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -431,6 +432,45 @@ def test_ctrl_c_while_workers_start_is_told_once(later, folder, tmp_path):
     assert process.returncode == 130
     assert said.count("interrupted") == 1
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("later", [0.2, 1.0, 2.0])
+def test_a_second_ctrl_c_waits_for_nothing(later, folder, tmp_path, lines):
+    """The first waits until workers have built their networks and ended their photos."""
+    source, out = folder(MANY), tmp_path / "out"
+    process = started(source, out, "--jobs", 2, start_new_session=True)
+    end = time.monotonic() + 150
+    while process.poll() is None and time.monotonic() < end and len(children(process.pid)) < 3:
+        time.sleep(0.002)  # a tracker of resources, and two workers
+    workers = children(process.pid)
+    time.sleep(later)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert gone(workers)
+    there = {path.name for path in out.glob("p*")}
+    assert there == {line["name"] for line in whole_lines(out) if line["decision"] == "published"}
+
+
+def test_workers_are_ended_when_ctrl_c_comes_while_they_are_waited_for(quick):
+    from moretta.pipeline.options import options
+    from moretta.pipeline.run import _pool, _Team
+
+    team = _Team(options({"method": "solid"}), 2)
+    team._pool = _pool(team._options, 2, None)
+    asked = [team._pool.submit(time.sleep, 300) for _ in range(2)]
+    while not all(one.running() for one in asked):
+        time.sleep(0.01)
+    workers = [process.pid for process in team._pool._processes.values()]
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        team._dismiss()
+    assert time.monotonic() - before < 60
+    assert gone(workers)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

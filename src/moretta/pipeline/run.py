@@ -914,9 +914,22 @@ class _Team:
                 yield from future.result()
 
     def _dismiss(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        """Let the workers end what they are at. A second Ctrl-C does not wait for it.
+
+        What is cut off then left no file: pictures get their names when they are whole.
+        """
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        workers = list((pool._processes or {}).values())
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+            raise
 
 
 def _lost(work: Work) -> Done:
