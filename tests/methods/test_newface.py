@@ -156,7 +156,7 @@ def test_truncation_draws_faces_towards_the_mean_of_those_that_fit(face_crop):
 @pytest.mark.parametrize("name", ["newface", "identitydp"])
 def test_less_than_half_is_refused(name):
     """There everybody of a kind gets nearly the same face: seeds change little, more is covered."""
-    with pytest.raises(UsageError, match="truncation is 0.4"):
+    with pytest.raises(UsageError, match=r"truncation is 0\.4"):
         settings(method(name), {"truncation": 0.4})
 
 
