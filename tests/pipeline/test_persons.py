@@ -454,6 +454,10 @@ def test_an_interruption_of_the_first_pass_can_be_resumed(album, tmp_path, quick
         ({"method": "blur", "persons": "folders"}, "--persons is given, and blur draws no new"),
         ({"method": "fake", "persons": "group"}, "--persons is given, and --identity is per-photo"),
         ({"method": "fake", "identity": "per-run", "persons": "group"}, "--identity is per-run"),
+        (
+            {"method": "newface", "identity": "per-run", "settings": {"match": "age"}},
+            "--match is given, and with --identity per-run one",
+        ),
         ({"method": "fake", "identity": "per-face"}, "identity is 'per-face'"),
         ({"method": "fake", "identity": "per-person", "persons": ""}, "persons is ''"),
     ],
