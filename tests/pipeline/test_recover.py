@@ -181,6 +181,27 @@ def test_a_sidecar_that_fails_leaves_no_photo(folder, tmp_path, ring, quick, mon
     ]
 
 
+def test_a_key_table_that_vanishes_is_the_users_fault_and_no_record_names_it(
+    folder, tmp_path, key, quick, lines
+):
+    table = tmp_path / "secretdir" / "anna-smith-table"
+    table.parent.mkdir()
+    ring = custody.keyring(key=key, table=table)
+
+    def vanish(summary, record):
+        if record is not None:
+            table.unlink(missing_ok=True)
+
+    chosen = options({"reversible": True})
+    summary = run([folder(3)], tmp_path / "out", chosen, keyring=ring, jobs=1, listener=vanish)
+    assert (summary.published, summary.failed, summary.our_fault) == (1, 2, 0)
+    assert summary.exit_code == 4
+    for line in lines(tmp_path / "out")[1:]:
+        assert line["reason"].startswith("a key or the key table cannot be used")
+    assert b"anna-smith" not in (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    assert b"secretdir" not in (tmp_path / "out" / "manifest.jsonl").read_bytes()
+
+
 def test_a_full_disk_stops_the_run_and_it_goes_on(
     folder, tmp_path, ring, log, quick, monkeypatch, tree
 ):

@@ -165,6 +165,19 @@ def too_few(crops):
     return []
 
 
+def test_no_record_repeats_the_words_of_an_error_that_nobody_foresaw(
+    folder, tmp_path, lines, spoiled
+):
+    def raises(crops):
+        raise RuntimeError("Load model from /home/anna-smith/pool failed")
+
+    spoiled(_edit=raises)
+    go(folder(1), tmp_path / "out", method="blur")
+    (line,) = lines(tmp_path / "out")
+    assert line["faces"][0]["audit"]["covered"]["fault"] == "RuntimeError"
+    assert "anna-smith" not in json.dumps(line)
+
+
 @pytest.mark.parametrize("edit", [raising, unchanged, too_small, too_few])
 def test_a_method_that_fails_never_publishes_a_bare_face(edit, folder, tmp_path, lines, spoiled):
     spoiled(_edit=edit)

@@ -550,6 +550,8 @@ def _fault(work: Work, error: Exception) -> Done:
         reason = "no room left on the disk" if full else f"{error.strerror or error}"
     elif isinstance(error, MemoryError):
         reason = "not enough memory for a photo of this size"
+    elif isinstance(error, MorettaError):
+        reason = error.told  # a manifest is published: no paths of keys, ledgers and pools
     else:
         ours = True
         reason = f"internal error: {type(error).__name__}: {error}; please report it"
