@@ -507,6 +507,27 @@ def test_csv_files_that_are_read():
         read_persons(b"photo,person\n\xff,A\n", "who.csv")
 
 
+@pytest.mark.parametrize("option", ["--persons", "--boxes"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_list_of_names_lies_in_the_output_folder(album, tmp_path, moretta, option, linked):
+    out = tmp_path / "out"
+    out.mkdir()
+    names = out / "names"
+    where = tmp_path / "elsewhere" if linked else names
+    if option == "--persons":
+        where.write_text("photo,person\nanna/1.png,Anna Smith\n")
+        more = ["--method", "fake", "--identity", "per-person"]
+    else:
+        where.write_text('{"schema": 1, "photo": "loose.png", "faces": []}\n')
+        more = []
+    if linked:
+        names.symlink_to(where)
+    for last in ([], ["--dry-run"]):
+        code, _, err = moretta("anonymize", album, "-o", out, *more, option, names, *last)
+        assert (code, f"{option} {names} lies in the output folder" in err) == (2, True), err
+    assert [path.name for path in out.iterdir()] == ["names"]
+
+
 def test_names_that_are_not_there_are_refused(album, tmp_path, quick):
     table = tmp_path / "who.csv"
     table.write_text("photo,person\nanna/1.png,A\nanna/7.png,A\n")

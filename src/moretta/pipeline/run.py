@@ -177,7 +177,7 @@ def run(
     folder = Path(output)
     check_earlier(resume=resume, overwrite=overwrite)
     sealing.check(options, keyring)
-    sealing.check_places(keyring, folder)
+    sealing.check_places(keyring, folder, options, None if boxes is None else Path(boxes))
     _count_of_jobs(jobs, 1)  # refused here, before anything is made
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)
