@@ -76,7 +76,8 @@ def test_a_passphrase_by_every_way(tmp_path, monkeypatch):
 
 
 def test_a_passphrase_is_no_argument_and_is_not_repeated(tmp_path):
-    for how in (PHRASE, "prompt:x", "fd:", "fd:x", "file:", "fd:99", f"file:{tmp_path / 'none'}"):
+    numbers = ("fd:99", "fd:99999999999999999999", "fd:" + 5000 * "9")
+    for how in (PHRASE, "prompt:x", "fd:", "fd:x", "file:", *numbers, f"file:{tmp_path / 'none'}"):
         with pytest.raises((UsageError, KeyRejected)) as caught:
             custody.passphrase(how, fresh=True)
         assert PHRASE not in caught.value.fault + caught.value.hint

@@ -1,7 +1,8 @@
 """Files that hold secrets or watch over them: keys, passphrases, the key table, the access log.
 
-Promise   a key file is made with mode 0600 and never overwritten. Paths of keys and words of
-          passphrases reach no manifest, no log and no error.
+Promise   a key file is made with mode 0600 and never overwritten. Words of passphrases reach no
+          manifest, no log and no error. Errors name key files by their paths, for the terminal; a
+          manifest and the access log never do (`KeyRejected.told`).
 Not here  what is done with keys (privacy/).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import getpass
 import io
 import os
@@ -144,9 +146,10 @@ def passphrase(how: str, *, fresh: bool) -> Passphrase:
         try:
             with os.fdopen(os.dup(int(rest)), "rb") as file:
                 words = _words(file.read(4096))
-        except OSError as fault:
+        except (OSError, OverflowError, ValueError) as fault:  # no file has so large a number
+            why = fault.strerror if isinstance(fault, OSError) else os.strerror(errno.EBADF)
             raise KeyRejected(
-                f"file descriptor {rest} cannot be read: {fault.strerror}", hint="such as 3< FILE"
+                f"file descriptor {rest[:20]} cannot be read: {why}", hint="such as 3< FILE"
             ) from None
     elif kind == "file" and rest:
         path = Path(rest)
