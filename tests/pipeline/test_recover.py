@@ -20,7 +20,7 @@ from moretta.errors import (
     UsageError,
 )
 from moretta.methods import method
-from moretta.photos.files import PART_PREFIX
+from moretta.photos.manifest import PART
 from moretta.pipeline import custody, likeness, sealing
 from moretta.pipeline import recover as recovery
 from moretta.pipeline.custody import AccessLog, KeyTable
@@ -625,6 +625,15 @@ def test_a_full_disk_while_recovering_leaves_nothing(sealed, tmp_path, log, monk
     assert back(sealed, tmp_path / "back", log)[0].recovered == 3
 
 
+def test_a_recovery_leaves_unfinished_files_of_others_alone(sealed, tmp_path, log):
+    others = [tmp_path / "back" / f"{PART}x", tmp_path / "back" / "deep" / f"{recovery.HELD}y"]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(b"being written by another run")
+    assert back(sealed, tmp_path / "back", log)[0].recovered == 3
+    assert all(other.exists() for other in others)
+
+
 def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, log, monkeypatch):
     real = envelope.open_body
 
@@ -638,7 +647,7 @@ def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, lo
     assert nothing_in(tmp_path / "back")
     monkeypatch.setattr(envelope, "open_body", real)
     (tmp_path / "back").mkdir()
-    (tmp_path / "back" / f"{PART_PREFIX}killed").write_bytes(b"half an original")
+    (tmp_path / "back" / f"{recovery.HELD}killed").write_bytes(b"half an original")
     back(sealed, tmp_path / "back", log)
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
         "p00.png",
@@ -659,7 +668,7 @@ def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, lo
         "x\ny",
         "a\\b",
         "C:evil",
-        PART_PREFIX + "x",
+        PART + "x",
         "n" * 300,
         7,
         None,
