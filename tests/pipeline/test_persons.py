@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import sys
 
 import numpy as np
@@ -422,6 +423,15 @@ def test_what_changed_since_is_refused(album, put, portrait, tmp_path, quick):
     with pytest.raises(ManifestError, match="damaged"):
         go(album, tmp_path / "group", resume=True)
     assert go(album, tmp_path / "group", overwrite=True).published == 7
+
+
+def test_the_secret_is_for_one_reader_from_its_first_byte(album, tmp_path, quick, monkeypatch):
+    def refuse(path, mode):
+        raise AssertionError("whoever opened it before would go on reading")
+
+    monkeypatch.setattr("pathlib.Path.chmod", refuse)
+    go(album, tmp_path / "out", identity="per-run", listener=stop_after(1))
+    assert stat.S_IMODE((tmp_path / "out" / PERSONS).stat().st_mode) == 0o600
 
 
 def test_a_secret_that_lies_about_is_not_used(album, tmp_path, lines, quick):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -757,6 +758,7 @@ def test_internal_record_links_inputs_and_stays_outside(folder, tmp_path, tree, 
     go(source, out, rename=True, internal_record=record)
     links = [json.loads(row) for row in record.read_text().splitlines()]
     assert {link["input"] for link in links} == {"p00.png", "p01.png"}
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
     for link in links:
         original = (source / link["input"]).read_bytes()
         assert link["input_sha256"] == hashlib.sha256(original).hexdigest()

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -686,7 +686,8 @@ def _keys_told(keyring: Keyring | None, earlier: Mapping[str, Any], folder: Path
         now = keyring.told(salt) if keyring is not None and given else {}
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(
-            f"{folder / manifests.RUN} is damaged", hint="start again with --overwrite"
+            f"{folder / manifests.RUN} is damaged",
+            hint="start anew with --overwrite, or choose another folder",
         ) from error
     changed = other_keys(before, now) if before is not None else []
     if changed:
@@ -708,7 +709,7 @@ def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
         )
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        with wanted.open("a+b") as file:
+        with _appended(wanted) as file:
             file.seek(0)
             first = file.readline(100_000)
             if first and b'"input_sha256"' not in first:
@@ -738,6 +739,12 @@ def _ledger(options: Options, folder: Path) -> contextlib.AbstractContextManager
     return ledger
 
 
+def _appended(path: Path) -> IO[bytes]:
+    """Open a file to read it and to write at its end; a new one is for one reader."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o600), "a+b")
+
+
 def _note(path: Path, source: str, done: Done) -> None:
     line = {
         "schema": manifests.SCHEMA,
@@ -747,8 +754,8 @@ def _note(path: Path, source: str, done: Done) -> None:
         "output_sha256": done.record.output_sha256,
         "decision": done.record.decision,
     }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")  # ASCII: holds names that are no Unicode
+    with _appended(path) as file:
+        file.write(json.dumps(line).encode() + b"\n")  # ASCII: holds names that are no Unicode
 
 
 def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
