@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -164,6 +165,19 @@ def too_small(crops):
 
 def too_few(crops):
     return []
+
+
+def test_no_record_repeats_the_words_of_an_error_that_nobody_foresaw(
+    folder, tmp_path, lines, spoiled
+):
+    def raises(crops):
+        raise RuntimeError("Load model from /home/anna-smith/pool failed")
+
+    spoiled(_edit=raises)
+    go(folder(1), tmp_path / "out", method="blur")
+    (line,) = lines(tmp_path / "out")
+    assert line["faces"][0]["audit"]["covered"]["fault"] == "RuntimeError"
+    assert "anna-smith" not in json.dumps(line)
 
 
 @pytest.mark.parametrize("edit", [raising, unchanged, too_small, too_few])
@@ -784,6 +798,7 @@ def test_internal_record_links_inputs_and_stays_outside(folder, tmp_path, tree, 
     go(source, out, rename=True, internal_record=record)
     links = [json.loads(row) for row in record.read_text().splitlines()]
     assert {link["input"] for link in links} == {"p00.png", "p01.png"}
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
     for link in links:
         original = (source / link["input"]).read_bytes()
         assert link["input_sha256"] == hashlib.sha256(original).hexdigest()
