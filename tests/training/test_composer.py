@@ -133,12 +133,29 @@ def test_the_log_is_json_and_the_clock_ends(tmp_path: Path):
     clock = Clock(minutes=60, steps=2)
     assert [clock.goes_on() for _ in range(3)] == [True, True, False]
     assert not Clock(minutes=0).goes_on()
+    assert not Clock(minutes=60, steps=0).goes_on()
     from moretta.training.run import note
 
     note(tmp_path / "log.jsonl", {"step": 1})
     note(tmp_path / "log.jsonl", {"step": 2})
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_call_of_steps_cools_by_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rates = []
+
+    def step(self: recipe.Trainer, *, rate: float = 1.0) -> dict[str, float]:
+        del self
+        rates.append(rate)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(recipe.Trainer, "train_step", step)
+    monkeypatch.setattr(recipe.Trainer, "export", lambda *_: None)
+    recipe.run("smoke", data=None, out=tmp_path / "run", minutes=60, steps=5, cool=True)
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.1])
+    recipe.run("smoke", data=None, out=tmp_path / "run", minutes=60, steps=2, resume=True)
+    assert rates[5:] == [1.0, 1.0]
 
 
 def test_the_average_follows():

@@ -23,6 +23,7 @@ from torch import nn
 
 from moretta.errors import UsageError
 from moretta.networks.backend import has_fast_bfloat16
+from moretta.photos.manifest import make_folder
 
 
 class Clock:
@@ -37,12 +38,14 @@ class Clock:
 
     @property
     def share(self) -> float:
-        """How much of the time given to this call is over, 0..1."""
+        """How much of this call is over, 0..1: of its steps, the one under way too, else of its time."""
+        if self._steps is not None:
+            return self._done / self._steps if self._done < self._steps else 1.0
         return min(1.0, (time.monotonic() - self._start) / max(self._seconds, 1e-9))
 
     def goes_on(self) -> bool:
         """Count one more step; False when the call is over."""
-        over = self._done >= self._steps if self._steps is not None else self.share >= 1
+        over = self.share >= 1
         self._done += 1
         return not (over or self._stopped)
 
@@ -62,7 +65,10 @@ class Clock:
 
 
 class Average:
-    """An exponential moving average of networks' parameters and buffers: what is shipped."""
+    """An exponential moving average of networks' parameters: what is shipped.
+
+    Buffers stay as they were taken over: those of our networks are constants.
+    """
 
     def __init__(self, networks: Mapping[str, nn.Module], copies: Mapping[str, nn.Module]) -> None:
         self._pairs = []
@@ -77,6 +83,18 @@ class Average:
         """Move towards the networks: average = decay * average + (1 - decay) * network."""
         for ours, theirs in self._pairs:
             ours.lerp_(theirs, 1 - decay)
+
+
+def make_room(out: Path) -> None:
+    """Make the folder of a file that will be written. Raises UsageError where there can be none.
+
+    Called before the work, which would be lost.
+    """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", hint="choose another --output: a file")
+    make_folder(out.parent)
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{out.parent} may not be written to", hint="choose another --output")
 
 
 def reseed(seed: int, step: int) -> np.random.Generator:
