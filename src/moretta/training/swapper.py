@@ -23,7 +23,6 @@ Checked   tests/training/test_swapper.py; figures in docs/styleid.md.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -191,11 +190,7 @@ def run(
     if resume and not kept.exists():
         raise UsageError(f"{kept} is missing: there is no run to resume", hint="leave --resume out")
     backend = backends.composer(weights or backends.COMPOSER)
-    sha = (
-        hashlib.sha256(weights.read_bytes()).hexdigest()
-        if weights
-        else load.entry(backends.COMPOSER).sha256
-    )
+    sha = load.sha256(weights or backends.COMPOSER)
     ranked = backends.ranking(ranking or backends.RANKING, backend=sha)
     about: dict[str, Any] = {
         "backend": sha,
