@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
 def test_what_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "loss", lambda *_: pytest.fail("it trained"))
     (tmp_path / "file").write_text("mine")
-    for out, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "flow", "cannot be made")):
+    for out, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "flow", "is no folder")):
         with pytest.raises(UsageError, match=words):
             recipe.run(out, steps=1)
     assert [one.name for one in tmp_path.iterdir()] == ["file"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -41,7 +40,7 @@ from moretta.networks.traits import TraitsHead
 from moretta.photos.files import write_whole
 from moretta.photos.manifest import make_folder
 from moretta.training import crops as sets
-from moretta.training.run import Average, Clock, fast_dtype, load, note, reseed, save
+from moretta.training.run import Average, Clock, fast_dtype, load, note, refuse_output, reseed, save
 from moretta.weights import load as weights
 
 if TYPE_CHECKING:
@@ -735,8 +734,7 @@ def run(
             f"{config} needs --data: only smoke trains on painted faces",
             hint="a folder with wide.zip and wide.csv; docs/training.md says how they are made",
         )
-    if not _may_be_folder(out):
-        raise UsageError(f"{out} is no folder", hint="choose another --output")
+    refuse_output(out, folder=True)
     side = chosen.shape.side
     wide = sets.drawn(side, 64) if data is None else sets.wide(data, side)
     tight = None
@@ -761,12 +759,6 @@ def run(
     trainer.sheet().save(out / f"sheet-{trainer.seen:08d}.png")
     trainer.export(out, config)
     return trainer
-
-
-def _may_be_folder(path: Path) -> bool:
-    """Whether the nearest part of a path that exists is a folder."""
-    there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
-    return there.is_dir()
 
 
 def _loop(trainer: Trainer, out: Path, clock: Clock, *, cool: bool) -> None:

@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from moretta.networks.flow import KEY, Flow
 from moretta.networks.pool import LENGTH
-from moretta.photos.files import write_whole
-from moretta.training.run import Clock, make_room, reseed
+from moretta.training.run import Clock, refuse_output, reseed, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +55,7 @@ def run(out: Path, *, minutes: float = 10, steps: int | None = None, seed: int =
     """
     from safetensors.torch import save
 
-    make_room(out)
+    refuse_output(out)
     reseed(seed, 0)
     flow = Flow()
     optimiser = torch.optim.Adam(flow.parameters(), RATE)
@@ -76,5 +75,5 @@ def run(out: Path, *, minutes: float = 10, steps: int | None = None, seed: int =
             torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
             optimiser.step()
     tensors = {key: value.contiguous() for key, value in flow.state_dict().items()}
-    write_whole(out, save(tensors))
+    write(out, save(tensors))
     return flow.eval()

@@ -23,6 +23,7 @@ from torch import nn
 
 from moretta.errors import UsageError
 from moretta.networks.backend import has_fast_bfloat16
+from moretta.photos.files import write_whole
 from moretta.photos.manifest import make_folder
 
 
@@ -85,16 +86,25 @@ class Average:
             ours.lerp_(theirs, 1 - decay)
 
 
-def make_room(out: Path) -> None:
-    """Make the folder of a file that will be written. Raises UsageError where there can be none.
+def refuse_output(out: Path, *, folder: bool = False) -> None:
+    """Raise UsageError where `out` can be no file, or no folder, that we may write; nothing is made.
 
     Called before the work, which would be lost.
     """
-    if out.is_dir():
+    if not folder and out.is_dir():
         raise UsageError(f"{out} is a folder", hint="choose another --output: a file")
+    inside = out if folder else out.absolute().parent
+    there = next(part for part in (inside, *inside.absolute().parents) if os.path.lexists(part))
+    if not there.is_dir():
+        raise UsageError(f"{inside} is no folder", hint="choose another --output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} may not be written to", hint="choose another --output")
+
+
+def write(out: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and make its folder. Raises UsageError and PhotoError."""
     make_folder(out.parent)
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{out.parent} may not be written to", hint="choose another --output")
+    write_whole(out, content)
 
 
 def reseed(seed: int, step: int) -> np.random.Generator:
