@@ -126,7 +126,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 def load(path: Path, device: str) -> dict[str, Any]:
     """Read a resumable state; tensors and plain values only, nothing in it is run."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = dict(torch.load(path, map_location=device, weights_only=True))
     except Exception as error:  # torch's faults share no base
         raise UsageError(
             f"{path} cannot be resumed: {type(error).__name__}",
