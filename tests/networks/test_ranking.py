@@ -57,6 +57,13 @@ def pairs_of(backend: ComposerBackend, n: int, seed: int = 1) -> Pairs:
     return Pairs(pictures, points, rows[:n], rows[n:])
 
 
+def test_the_panel_lies_where_the_backend_does():
+    """ "meta" stands for a GPU: tensors of two devices do not go together."""
+    head = {name: torch.ones(1) for name in TENSORS}
+    panel = BundledPanel.of(SimpleNamespace(device="meta"), head)
+    assert {one.device.type for one in panel.head} == {"meta"}
+
+
 @pytest.fixture(scope="module")
 def pairs(readers: Readers) -> Pairs:
     return pairs_of(readers.backend, 4)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from moretta.errors import UsageError, WeightsRejected
+from moretta.faces import steady
 from moretta.training import composer as recipe
 from moretta.training import crops
 from moretta.training.run import Average, Clock, load, reseed, save
@@ -40,9 +44,9 @@ def test_a_run_leaves_weights_that_open_and_draw(straight: tuple[recipe.Trainer,
     assert trainer.seen == 4 * 5
     assert [path.name for path in out.glob("sheet-*.png")] == ["sheet-00000020.png"]
     plain = tmp_plain_mode(out)
-    for name in ("smoke.safetensors", "smoke-start.safetensors", "log.jsonl", "state.pt"):
-        if (out / name).exists():
-            assert (out / name).stat().st_mode & 0o777 == plain
+    modes = {path.name: path.stat().st_mode & 0o777 for path in out.iterdir()}
+    written = ("smoke.safetensors", "smoke-start.safetensors", "state.pt", "sheet-00000020.png")
+    assert modes == dict.fromkeys(written, plain)
     backend = open_composer(out / "smoke.safetensors")
     assert backend.side == 64
     (start, end, (pictures, *_)), *_ = backend.samples(3, 1)
@@ -119,7 +123,14 @@ def test_refusals_come_before_any_work(straight: tuple[recipe.Trainer, Path], tm
     for start, fault in (("file", "no safetensors file"), ("missing", "No such file")):
         with pytest.raises(WeightsRejected, match=fault):
             recipe.run("smoke", data=None, out=tmp_path / "x", minutes=1, start=tmp_path / start)
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "other")
+    with pytest.raises(UsageError, match="holds nothing that this configuration can begin from"):
+        recipe.run("smoke", data=None, out=tmp_path / "x", minutes=1, start=tmp_path / "other")
     assert not (tmp_path / "x").exists()
+    again = shutil.copytree(out, tmp_path / "again")
+    with pytest.raises(UsageError, match="another configuration"):
+        recipe.run("composer-64", data=tmp_path, out=again, minutes=1, resume=True)
+    assert sorted(one.name for one in again.iterdir()) == sorted(one.name for one in out.iterdir())
     state = load(out / "state.pt", "cpu")
     trainer = recipe.Trainer(recipe.recipe("smoke"), crops.drawn(64, 4), None, device="cpu", seed=0)
     with pytest.raises(UsageError, match="another configuration"):
@@ -127,18 +138,120 @@ def test_refusals_come_before_any_work(straight: tuple[recipe.Trainer, Path], tm
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="cannot be resumed"):
         load(tmp_path / "state.pt", "cpu")
+    torch.save([1], tmp_path / "state.pt")
+    with pytest.raises(UsageError, match="cannot be resumed"):
+        load(tmp_path / "state.pt", "cpu")
+
+
+@pytest.mark.parametrize("work", ["wide", "drawn", "steadied"])
+def test_no_work_precedes_a_refusal(
+    work: str,
+    straight: tuple[recipe.Trainer, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    _, out = straight
+    monkeypatch.setattr(crops, work, lambda *_, **__: pytest.fail("it worked"))
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "other")
+    with pytest.raises(UsageError, match="holds nothing"):
+        recipe.run("smoke", data=None, out=tmp_path / "x", minutes=1, start=tmp_path / "other")
+    with pytest.raises(UsageError, match="another configuration"):
+        recipe.run("composer-64", data=tmp_path, out=out, minutes=1, resume=True)
+
+
+def test_what_does_not_fit_begins_anew(straight: tuple[recipe.Trainer, Path]):
+    """A critic of other widths too: its last view cannot be stretched."""
+    _, out = straight
+    larger = recipe.recipe("composer-64")
+    networks = recipe.networks_of(larger)
+    states, fresh = recipe.fitting(out / "smoke-start.safetensors", networks, larger)
+    assert "critic.hidden.weight" in fresh
+    assert "composer.first.weight" in fresh
+    assert not any(name.startswith("points.") for name in fresh)
+    for name, network in networks.items():
+        network.load_state_dict(states[name])
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the crops whose points are looked for; they are found a little beside."""
+    seen: list[int] = []
+
+    def moved(picture: np.ndarray, points: np.ndarray, look: object) -> np.ndarray:
+        del look
+        seen.append(len(picture))
+        return points + 0.01
+
+    monkeypatch.setattr(steady, "steadied", moved)
+    return seen
+
+
+def test_a_run_on_data_steadies_and_keeps_points_and_learns_from_tight_crops(
+    looked: list[int],
+    pack: Callable[..., Path],
+    straight: tuple[recipe.Trainer, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    data = pack(tmp_path / "data", wide={"mine": 10, "lfw": 8}, tight=8)
+    batches, draw = [], recipe.Trainer._draw
+
+    def watched(self: recipe.Trainer, batch: recipe._Batch, rng: np.random.Generator):
+        batches.append(batch)
+        return draw(self, batch, rng)
+
+    monkeypatch.setattr(recipe.Trainer, "_draw", watched)
+    start = straight[1] / "smoke-start.safetensors"
+    trainer = recipe.run("smoke", data=data, out=tmp_path / "run", minutes=5, steps=1, start=start)
+    assert len(looked) == 18 + 8
+    wide, tight = trainer.wide.crops, trainer.tight
+    assert (len(wide), wide.held, len(tight), tight.held) == (18, 2, 8, 2)
+    np.testing.assert_allclose(wide.points, crops.wide(data, 64).points + 0.01, atol=1e-6)
+    (batch,) = batches
+    assert (len(batch.pictures), batch.wide) == (5, 4)
+    known = recipe._square(64, tight.known)[0]
+    assert 0.55 < tight.known < 0.65
+    assert torch.equal(batch.judged[-1], known)  # supervised where it holds something
+    assert float(batch.hidden[-1].min()) == 1  # and nothing is read from round it
+    assert float(batch.pictures[-1][:, known[0] == 0].abs().max()) < 0.01  # grey
+    log = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+    assert log == {"started from": start.name, "fresh": []}
+    kept = {name: (tmp_path / "run" / f"points-{name}.npz") for name in ("wide", "tight")}
+    before = {name: path.read_bytes() for name, path in kept.items()}
+    again = recipe.run("smoke", data=data, out=tmp_path / "run", minutes=5, steps=1, resume=True)
+    assert len(looked) == 18 + 8
+    assert again.step == trainer.step + 1
+    np.testing.assert_array_equal(again.wide.crops.points, wide.points)
+    assert {name: path.read_bytes() for name, path in kept.items()} == before
 
 
 def test_the_log_is_json_and_the_clock_ends(tmp_path: Path):
     clock = Clock(minutes=60, steps=2)
     assert [clock.goes_on() for _ in range(3)] == [True, True, False]
     assert not Clock(minutes=0).goes_on()
+    assert not Clock(minutes=60, steps=0).goes_on()
     from moretta.training.run import note
 
     note(tmp_path / "log.jsonl", {"step": 1})
     note(tmp_path / "log.jsonl", {"step": 2})
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_call_of_steps_cools_by_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rates = []
+
+    def step(self: recipe.Trainer, *, rate: float = 1.0) -> dict[str, float]:
+        del self
+        rates.append(rate)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(recipe.Trainer, "train_step", step)
+    monkeypatch.setattr(recipe.Trainer, "export", lambda *_: None)
+    recipe.run("smoke", data=None, out=tmp_path / "run", minutes=60, steps=5, cool=True)
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.1])
+    recipe.run("smoke", data=None, out=tmp_path / "run", minutes=60, steps=2, resume=True)
+    assert rates[5:] == [1.0, 1.0]
 
 
 def test_the_average_follows():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from moretta.networks.features import FeatureHead
 from moretta.networks.recogniser import CHIP_POINTS
 from moretta.training import crops, features
 from moretta.training.features import Trainer, offsets, ratio
+from moretta.weights import load
 
 TIGHT = [44.4, 40.6, 99.6, 40.6, 72.0, 73.6, 48.7, 97.2, 95.3, 97.2]
 
@@ -64,6 +68,43 @@ def test_a_small_run_gathers_resumes_and_writes(data, tmp_path, monkeypatch):
     assert again == found
 
 
+def test_what_was_gathered_of_other_crops_is_made_anew(data, tmp_path, monkeypatch):
+    """With as many crops in all as before, so that the arrays would fit."""
+    looked, keep = [], features._keep
+    monkeypatch.setattr(features, "_keep", lambda *given: looked.append(1) or keep(*given))
+
+    def gathered(folder, **sizes):
+        looked.clear()
+        return features.gather(folder, tmp_path / "out", **sizes, seed=0)
+
+    first = gathered(data, tight=10, wide=8, pairs=8)
+    assert looked
+    other = gathered(data, tight=8, wide=8, pairs=9)
+    assert looked
+    assert len(first.places) == len(other.places)
+    gathered(data, tight=8, wide=8, pairs=9)
+    assert not looked
+    turned = shutil.copytree(data, tmp_path / "turned")
+    head, *rows = (turned / "index.csv").read_text().splitlines()
+    (turned / "index.csv").write_text("\n".join([head, *rows[::-1]]) + "\n")
+    gathered(turned, tight=8, wide=8, pairs=9)
+    assert looked
+
+    def other_dlib(name):
+        return replace(load.entry(name), sha256="0" * 64) if name == "dlib" else load.entry(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "load", SimpleNamespace(entry=other_dlib))
+        gathered(turned, tight=8, wide=8, pairs=9)
+        assert looked
+    (tmp_path / "out" / "codes.npy").unlink()
+    gathered(turned, tight=8, wide=8, pairs=9)
+    assert looked
+    (tmp_path / "out" / "gathered.txt").write_text("torn")
+    gathered(turned, tight=8, wide=8, pairs=9)
+    assert looked
+
+
 def test_held_out_rows_train_nothing(data, tmp_path):
     examples = features.gather(data, tmp_path, tight=10, wide=8, pairs=8, seed=0)
     train, held = (set(examples.rows(held=each).tolist()) for each in (False, True))
@@ -77,6 +118,25 @@ def test_held_out_rows_train_nothing(data, tmp_path):
 def test_missing_data_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"index.csv is missing"):
         features.run(tmp_path, tmp_path / "out", minutes=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_and_output_are_looked_at_before_the_work(data, pack, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is no folder"):
+        features.run(data, tmp_path / "file", minutes=0)
+    folder = pack(tmp_path / "bare", wide={"mine": 8}, tight=8)
+    with pytest.raises(UsageError, match="no rows with the columns file, age, gender, group"):
+        features.run(folder, tmp_path / "out", minutes=0)
+    folder = pack(tmp_path / "few", wide={"mine": 8}, tight=3, labels=True)
+    with pytest.raises(UsageError, match="3 rows: too few"):
+        features.run(folder, tmp_path / "out", minutes=0)
+    folder = pack(tmp_path / "said", wide={"mine": 8}, tight=8, labels=True)
+    whole = (folder / "index.csv").read_text()
+    for right, wrong in (("drawn,7,1,1,", "drawn,,1,1,"), ("drawn,7,1,1,", "drawn,7,1,5,")):
+        (folder / "index.csv").write_text(whole.replace(right, wrong))
+        with pytest.raises(UsageError, match=r"00001\.png has no age, gender"):
+            features.run(folder, tmp_path / "out", minutes=0)
     assert not (tmp_path / "out").exists()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
+from moretta.errors import DiskFull, UsageError
 from moretta.networks.flow import KEY, Flow
 from moretta.training import flow as recipe
 from moretta.weights import load
@@ -41,6 +44,29 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
     for name in ("a", "b"):
         recipe.run(tmp_path / name, steps=2, seed=1)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "loss", lambda *_: pytest.fail("it trained"))
+    (tmp_path / "file").write_text("mine")
+    for out, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "flow", "is no folder")):
+        with pytest.raises(UsageError, match=words):
+            recipe.run(out, steps=1)
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_written_whole_or_left_as_it_was(tmp_path, monkeypatch):
+    out = tmp_path / "flow.safetensors"
+    out.write_bytes(b"earlier")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskFull):
+        recipe.run(out, steps=1)
+    assert out.read_bytes() == b"earlier"
+    assert [one.name for one in tmp_path.iterdir()] == ["flow.safetensors"]
+
+
+def full(_handle):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_command_writes_a_flow(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from moretta.networks.composer import Composer, Shape
 from moretta.networks.identity import Identity
 from moretta.networks.prior import fit
 from moretta.training import ranking as recipe
-from moretta.weights import backends
+from moretta.weights import backends, load
 
 SHAPE = Shape(side=64, widths=(8, 8, 12, 16), attributes=6, finish=4)
 
@@ -82,7 +84,7 @@ def test_a_ranking_is_made_interrupted_resumed_and_opened(weights, tmp_path):
     for name, one in straight.spaces.items():
         np.testing.assert_allclose(one.did, resumed.spaces[name].did, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(one.dat, resumed.spaces[name].dat, rtol=1e-4, atol=1e-6)
-    opened = backends.ranking(out, backend=recipe.sha256(weights))
+    opened = backends.ranking(out, backend=load.sha256(weights))
     assert opened.names == straight.names
     assert "dlib" in opened.thresholds
     text = recipe.report(resumed)
@@ -97,9 +99,23 @@ def test_too_few_pairs_and_people_are_refused(weights, tmp_path):
         recipe.run(tmp_path / "a.safetensors", weights=weights, pairs=3)
     with pytest.raises(UsageError, match="cannot be read"):
         recipe.run(tmp_path / "a.safetensors", weights=weights, data=tmp_path)
-    (tmp_path / "c.part.npz").write_bytes(b"no")
-    with pytest.raises(UsageError, match="cannot be resumed"):
-        recipe.run(tmp_path / "c.safetensors", weights=weights)
+    recipe.Kept(tmp_path / "c.part.npz", "key").save(now=True)
+    whole = (tmp_path / "c.part.npz").read_bytes()
+    np.save(tmp_path / "other.npy", np.zeros(3))
+    for torn in (b"", b"no", whole[: len(whole) // 2], (tmp_path / "other.npy").read_bytes()):
+        (tmp_path / "c.part.npz").write_bytes(torn)
+        with pytest.raises(UsageError, match="cannot be resumed"):
+            recipe.run(tmp_path / "c.safetensors", weights=weights)
+
+
+def test_memory_is_in_mebibytes_where_the_system_counts_it(monkeypatch):
+    counted = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: SimpleNamespace(ru_maxrss=1 << 30))
+    monkeypatch.setitem(sys.modules, "resource", counted)
+    for system, most in (("linux", 1 << 20), ("darwin", 1 << 10)):
+        monkeypatch.setattr(sys, "platform", system)
+        assert recipe.most_memory() == most
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert recipe.most_memory() is None
 
 
 @pytest.mark.parametrize(

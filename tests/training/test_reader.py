@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -10,12 +11,18 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from moretta.errors import UsageError
 from moretta.networks.reader import SEEN, Reader
 from moretta.training import crops as sources
 from moretta.training import reader as recipe
 from moretta.training.reader import Pairs, channel, fit
 from moretta.weights import load
 from moretta.weights.backends import composer
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(recipe, "LEAST", 16)
 
 
 @pytest.fixture(scope="module")
@@ -102,5 +109,44 @@ def test_the_command_tells_what_it_did(tmp_path):
         app, ["reader", "--out", str(out), "--count", "300", "--minutes", "0.02"]
     )
     assert told.exit_code == 0, told.output
-    assert "corrected" in told.output
-    assert out.exists()
+    said = re.search(
+        r"(\d+) faces drawn to train; .*\nof faces that trained, none held out: "
+        r"(-?0\.\d+) uncorrected, ([01]\.\d+) corrected\n",
+        told.output,
+    )
+    assert said, told.output
+    assert int(said[1]) >= 16
+    assert float(said[3]) > max(float(said[2]), 0.5)  # of the pairs that it was fitted to
+    assert all(torch.isfinite(torch.as_tensor(one)).all() for one in load.tensors(out).values())
+
+
+def test_people_of_source_lfw_are_held_out_and_counted(backend, pack, tmp_path):
+    for wide, held in (({"mine": 4, "lfw": 8}, 8), ({"mine": 12}, 0)):
+        folder = pack(tmp_path / str(held), wide=wide, side=backend.side)
+        told = recipe.run(folder, tmp_path / "out", count=16, held=8, backend=backend)
+        assert (told["drawn"], told["held"]) == (16, held)
+    from moretta.cli.train import _whose
+
+    assert _whose(8, "face") == "of 8 faces held out"
+    assert _whose(0, "crop") == "of crops that trained, none held out"
+
+
+@pytest.mark.parametrize(("minutes", "drawn"), [(0, 16), (0.0001, 16)])
+def test_too_few_faces_write_nothing(backend, monkeypatch, pack, tmp_path, minutes, drawn):
+    """Held-out faces are drawn first: such a file was fitted to nothing, and held NaN."""
+    monkeypatch.setattr(recipe, "LEAST", drawn + 1)
+    with pytest.raises(
+        UsageError, match=f"{drawn} faces drawn to train in {minutes:g} min"
+    ) as caught:
+        recipe.run(None, tmp_path / "out", count=300, minutes=minutes, backend=backend)
+    assert caught.value.hint == "give more --minutes"
+    folder = pack(tmp_path / "data", wide={"lfw": 8}, side=backend.side)
+    with pytest.raises(UsageError, match="0 faces drawn to train"):
+        recipe.run(folder, tmp_path / "out", count=300, minutes=minutes, backend=backend)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_is_refused_before_drawing(backend, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "pairs", lambda *_, **__: pytest.fail("it drew"))
+    with pytest.raises(UsageError, match="is a folder"):
+        recipe.run(None, tmp_path, count=32, backend=backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -60,6 +61,42 @@ def test_a_run_in_two_calls_is_the_run_in_one(tmp_path):
     assert straight.stat().st_size < 3_000_000
     opened = backends.swapper(backends.composer(), backends.ranking(), straight)
     assert opened.locked == tuple(about["locked"])
+
+
+def test_points_are_steadied_and_figures_are_of_the_held_out(monkeypatch, pack, tmp_path):
+    """As every other recipe and the method do it: what is drawn hangs on the points."""
+    given = []
+
+    def held_still(crops: sets.Crops) -> sets.Crops:
+        given.append(crops)
+        return dataclasses.replace(crops, points=crops.points + 0.01)
+
+    seen = []
+    monkeypatch.setattr(sets, "steadied", held_still)
+    monkeypatch.setattr(
+        recipe.Trainer, "learn", lambda self: seen.append(self.course.crops) or {"a": 1}
+    )
+    monkeypatch.setattr(recipe, "figures", lambda *_: {})
+    folder = pack(tmp_path / "data", wide={"mine": 8, "lfw": 8}, side=backends.SIDE)
+    told = recipe.run(folder, tmp_path / "a.safetensors", steps=1)
+    assert told == {"steps": 0.0, "held": 2.0}
+    np.testing.assert_array_equal(seen[0].points, given[0].points + 0.01)
+
+
+def test_what_was_trained_is_kept_though_the_figures_fail(monkeypatch, tmp_path):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe.Trainer, "learn", lambda self: setattr(self, "step", 7) or {"a": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "figures", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            recipe.run(None, tmp_path / "new" / "a.safetensors", steps=1)
+    assert runs.load(tmp_path / "new" / "a.state", "cpu")["step"] == 7
+    (tmp_path / "file").write_text("mine")
+    for out, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "a", "is no folder")):
+        with pytest.raises(UsageError, match=words):
+            recipe.run(None, out, steps=1)
 
 
 def test_it_learns_and_nothing_else_does(course):
@@ -174,6 +211,7 @@ def test_the_command_writes_a_file_and_says_what_the_catalogue_needs(tmp_path):
     told = CliRunner().invoke(app, ["swapper", "--output", str(out), "--steps", "1"])
     assert told.exit_code == 0, told.output
     plain = told.output.replace("\n", "")
+    assert "1 step; cosines and attribute distance, of crops that trained, none held out:" in plain
     assert hashlib.sha256(out.read_bytes()).hexdigest() in plain
     assert f"{out.stat().st_size:,} bytes" in told.output
     assert isinstance(runs.load(out.with_suffix(".state"), "cpu")["step"], int)

@@ -375,3 +375,22 @@ def test_onnxruntime_sends_and_keeps_nothing(tmp_path, first):
     assert done.stdout.strip() == "1"
     if first == "moretta":  # a program that imports the other first has made the number itself
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("shape", ["[1]", "3", "null", "no", '{"side": 65}', '{"sides": 64}'])
+def test_a_composer_of_another_form_is_refused(tmp_path, shape):
+    pytest.importorskip("torch")
+    from safetensors.numpy import save_file
+
+    from moretta.weights.backends import composer
+
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "c", {"shape": shape})
+    with pytest.raises(WeightsRejected, match="not a composer"):
+        composer(tmp_path / "c")
+
+
+def test_a_files_sum_is_the_catalogues_for_a_name_and_counted_for_a_path():
+    assert load.sha256("identity") == load.entry("identity").sha256
+    assert load.sha256(load.locate("identity")) == load.entry("identity").sha256
+    with pytest.raises(WeightsRejected, match="No such file"):
+        load.sha256(Path("nowhere"))

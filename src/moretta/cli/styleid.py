@@ -67,6 +67,7 @@ def rank(
         raise UsageError("ranking needs torch", hint="pip install 'moretta[generative]'") from error
     from moretta.faces.recognise import KNOWN
     from moretta.training import ranking
+    from moretta.weights import load
 
     if second != "none" and second not in KNOWN:
         raise UsageError(f"--second is {second}", hint=nearest(second, [*KNOWN, "none"]))
@@ -87,4 +88,4 @@ def rank(
         tell=tell,
     )
     print(ranking.report(made))  # noqa: T201
-    print(f"{out.resolve()}: {out.stat().st_size:,} bytes, sha256 {ranking.sha256(out)}")  # noqa: T201
+    print(f"{out.resolve()}: {out.stat().st_size:,} bytes, sha256 {load.sha256(out)}")  # noqa: T201

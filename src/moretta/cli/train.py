@@ -109,8 +109,9 @@ def reader(
 
     told = recipe.run(data, out, count=count, minutes=minutes, seed=seed)
     drawn = count_of(int(told["drawn"]), "face")
-    print(f"{drawn} drawn; cosine of what is read to what was drawn,")  # noqa: T201
-    print(f"held out: {told['uncorrected']:.3f} uncorrected, {told['corrected']:.3f} corrected")  # noqa: T201
+    print(f"{drawn} drawn to train; cosine of what is read to what was drawn,")  # noqa: T201
+    whose = _whose(int(told["held"]), "face")
+    print(f"{whose}: {told['uncorrected']:.3f} uncorrected, {told['corrected']:.3f} corrected")  # noqa: T201
     print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
 
 
@@ -159,7 +160,11 @@ def swapper(
         weights=weights,
         ranking=ranking,
     )
-    print(f"{count_of(int(told.pop('steps')), 'step')}; held out, cosines and attribute distance:")  # noqa: T201
+    steps_done, whose = (
+        count_of(int(told.pop("steps")), "step"),
+        _whose(int(told.pop("held")), "crop"),
+    )
+    print(f"{steps_done}; cosines and attribute distance, {whose}:")  # noqa: T201
     for name, value in told.items():
         print(f"{name}: {value:.3f}")  # noqa: T201
     content = out.read_bytes()
@@ -184,6 +189,13 @@ def flow(
 
     recipe.run(out, minutes=minutes, steps=steps, seed=seed)
     print(f"put it at its place and its hash into catalogue.toml: {out.resolve()}")  # noqa: T201
+
+
+def _whose(held: int, what: str) -> str:
+    """Say what figures are of: so many held out, or those that trained."""
+    return (
+        f"of {count_of(held, what)} held out" if held else f"of {what}s that trained, none held out"
+    )
 
 
 def _needs_torch() -> None:

@@ -149,8 +149,9 @@ class BundledPanel:
 
     @classmethod
     def of(cls, backend: Backend, tensors: Mapping[str, Any], *, code: int = 64) -> BundledPanel:
-        """Build it from `load.tensors("identity")`."""
-        return cls(backend, tuple(torch.as_tensor(tensors[one]).float() for one in TENSORS), code)
+        """Build it from `load.tensors("identity")`, on the backend's device."""
+        head = (torch.as_tensor(tensors[one]).float().to(backend.device) for one in TENSORS)
+        return cls(backend, tuple(head), code)
 
     @property
     def names(self) -> list[str]:
@@ -211,7 +212,7 @@ class Readers:
     @classmethod
     def fitted(cls, backend: Backend, panel: Panel, pairs: Pairs) -> Readers:
         """Measure the columns' deviations on what the pairs' sources and targets look like."""
-        whole = cls(backend, panel, torch.ones(1))
+        whole = cls(backend, panel, torch.ones(1, device=backend.device))
         read = []
         for each in (pairs.sources, pairs.targets):
             for start in range(0, len(pairs), 16):

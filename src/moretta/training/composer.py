@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +41,7 @@ from moretta.networks.traits import TraitsHead
 from moretta.photos.files import write_whole
 from moretta.photos.manifest import make_folder
 from moretta.training import crops as sets
-from moretta.training.run import Average, Clock, fast_dtype, load, note, reseed, save
+from moretta.training.run import Average, Clock, fast_dtype, load, note, refuse_output, reseed, save
 from moretta.weights import load as weights
 
 if TYPE_CHECKING:
@@ -169,13 +169,7 @@ class Trainer:
         self.look = _detector()
         reseed(seed, 0)
         shape = recipe.shape
-        self.networks: dict[str, nn.Module] = {
-            "composer": Composer(shape),
-            "attributes": AttributeEncoder(shape.attributes),
-            "points": PointReader(),
-            "critic": Critic(shape.side, recipe.critic_widths),
-            "probe": Probe(shape.attributes, shape.identity),
-        }
+        self.networks = networks_of(recipe)
         for network in self.networks.values():
             placed(network, device)
         self.composer = self.networks["composer"]
@@ -210,24 +204,9 @@ class Trainer:
         The file may be of another side: convolutions do not care, and the critic's last view is
         interpolated.
         """
-        found = {name: torch.as_tensor(value) for name, value in weights.tensors(path).items()}
-        fresh = []
+        states, fresh = fitting(path, self.networks, self.recipe)
         for name, network in self.networks.items():
-            state = network.state_dict()
-            for key, value in state.items():
-                given = found.get(f"{name}.{key}")
-                if given is not None and f"{name}.{key}" == "critic.hidden.weight":
-                    given = _refitted(given.float(), value.shape[1], self.recipe.critic_widths[-1])
-                if given is not None and given.shape == value.shape:
-                    state[key] = given.to(value)
-                else:
-                    fresh.append(f"{name}.{key}")
-            network.load_state_dict(state)
-        if len(fresh) == sum(len(network.state_dict()) for network in self.networks.values()):
-            raise UsageError(
-                f"{path} holds nothing that this configuration can begin from",
-                hint="give a NAME-start.safetensors that moretta-train composer wrote",
-            )
+            network.load_state_dict(states[name])
         self.average = Average(self.networks, self.averaged)
         self.step = max(self.step, self.recipe.ramp)  # its consistency terms are in force
         return fresh
@@ -243,11 +222,7 @@ class Trainer:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`. Raises UsageError when it is another recipe's."""
-        if state["recipe"] != json.dumps(asdict(self.recipe)):
-            raise UsageError(
-                "the state to resume was made with another configuration",
-                hint="give its --config, or another --output",
-            )
+        refuse_another(state, self.recipe)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         run = state["run"]
@@ -614,6 +589,54 @@ class Trainer:
         return Image.fromarray(page.permute(1, 2, 0).cpu().numpy())
 
 
+def networks_of(recipe: Recipe) -> dict[str, nn.Module]:
+    """Return fresh networks of a configuration, drawn from torch's seed."""
+    shape = recipe.shape
+    return {
+        "composer": Composer(shape),
+        "attributes": AttributeEncoder(shape.attributes),
+        "points": PointReader(),
+        "critic": Critic(shape.side, recipe.critic_widths),
+        "probe": Probe(shape.attributes, shape.identity),
+    }
+
+
+def fitting(
+    path: Path, networks: Mapping[str, nn.Module], recipe: Recipe
+) -> tuple[dict[str, dict[str, torch.Tensor]], list[str]]:
+    """Return the networks' states with what fits of a file of weights, and the names left as they are.
+
+    Raises WeightsRejected for a damaged file, UsageError where nothing fits.
+    """
+    found = {name: torch.as_tensor(value) for name, value in weights.tensors(path).items()}
+    states = {name: dict(network.state_dict()) for name, network in networks.items()}
+    fresh = []
+    for name, state in states.items():
+        for key, value in state.items():
+            given = found.get(f"{name}.{key}")
+            if given is not None and f"{name}.{key}" == "critic.hidden.weight":
+                given = _refitted(given.float(), value.shape[1], recipe.critic_widths[-1])
+            if given is not None and given.shape == value.shape:
+                state[key] = given.to(value)
+            else:
+                fresh.append(f"{name}.{key}")
+    if len(fresh) == sum(map(len, states.values())):
+        raise UsageError(
+            f"{path} holds nothing that this configuration can begin from",
+            hint="give a NAME-start.safetensors that moretta-train composer wrote",
+        )
+    return states, fresh
+
+
+def refuse_another(state: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raise UsageError when a state to resume is of another configuration."""
+    if state.get("recipe") != json.dumps(asdict(recipe)):
+        raise UsageError(
+            "the state to resume was made with another configuration",
+            hint="give its --config, or another --output",
+        )
+
+
 def _detector() -> Look | None:
     """YuNet, or None without onnxruntime, as on a borrowed accelerator: then photographs alone teach."""
     if find_spec("onnxruntime") is None:
@@ -684,10 +707,15 @@ def _beside(side: int) -> torch.Tensor:
 
 
 def _refitted(weight: torch.Tensor, inputs: int, channels: int) -> torch.Tensor:
-    """Stretch a dense layer over a picture to a picture of another side; its sum keeps its size."""
+    """Stretch a dense layer over a picture to a picture of another side; its sum keeps its size.
+
+    One over other channels comes back as it is.
+    """
+    if weight.ndim != 2:
+        return weight
     outputs, before = weight.shape[0], round((weight.shape[1] / channels) ** 0.5)
     after = round((inputs / channels) ** 0.5)
-    if before == after:
+    if before == after or channels * before**2 != weight.shape[1]:
         return weight
     view = weight.view(outputs, channels, before, before)
     wider: torch.Tensor = functional.interpolate(view, after, mode="bilinear", align_corners=False)
@@ -735,21 +763,24 @@ def run(
             f"{config} needs --data: only smoke trains on painted faces",
             hint="a folder with wide.zip and wide.csv; docs/training.md says how they are made",
         )
-    if not _may_be_folder(out):
-        raise UsageError(f"{out} is no folder", hint="choose another --output")
+    refuse_output(out, folder=True)
+    begun = start is not None and not state_file.exists()
+    if state_file.exists():
+        refuse_another(load(state_file, "cpu"), chosen)
+    if start is not None and begun:
+        fitting(start, networks_of(chosen), chosen)
+    elif start is not None:
+        weights.tensors(start)  # a damaged file is refused though it is not used
     side = chosen.shape.side
     wide = sets.drawn(side, 64) if data is None else sets.wide(data, side)
     tight = None
     if data is None or (data / "faces-144.zip").exists():
         tight = sets.drawn(side, 16, seed=1) if data is None else sets.tight(data, side)
-    if start is not None:
-        weights.tensors(start)  # a damaged file is refused before anything is made
     if data is not None:
         make_folder(out)
         wide = sets.steadied(wide, out / "points-wide.npz")
         tight = tight and sets.steadied(tight, out / "points-tight.npz")
     trainer = Trainer(chosen, wide, tight, device=device, seed=seed)
-    begun = start is not None and not state_file.exists()
     if state_file.exists():
         trainer.resume(load(state_file, device))
     fresh = trainer.restart(start) if start is not None and begun else []
@@ -761,12 +792,6 @@ def run(
     trainer.sheet().save(out / f"sheet-{trainer.seen:08d}.png")
     trainer.export(out, config)
     return trainer
-
-
-def _may_be_folder(path: Path) -> bool:
-    """Whether the nearest part of a path that exists is a folder."""
-    there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
-    return there.is_dir()
 
 
 def _loop(trainer: Trainer, out: Path, clock: Clock, *, cool: bool) -> None:

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float32]
 
-HELD = 600  # crops of the last people of the table that no recipe may train on
+HELD = 600  # last crops of a table that no recipe may train on: see `held_of`
 _POINTS = 5
 
 
@@ -56,14 +57,26 @@ class Crops:
         return len(self.pixels) - self.held
 
 
-def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
-    """Read `wide.zip` and `wide.csv` of a folder; the last 600 of source lfw are held out.
+def held_of(count: int) -> int:
+    """How many of so many rows are held out: the last 600, or the last quarter where they are few.
 
-    Held-out people are never in the rest. limit: read that many rows only (for a quick look).
-    Raises UsageError when a file is missing, damaged or of another form.
+    >>> held_of(17_128), held_of(600), held_of(3)
+    (600, 150, 0)
     """
-    rows = _table(folder / "wide.csv", ("file", "source", "person", "side"))
-    last = [row for row in rows if row["source"] == "lfw"][-HELD:] if len(rows) > HELD else []
+    return min(HELD, count // 4)
+
+
+def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
+    """Read `wide.zip` and `wide.csv` of a folder; the last of source lfw are held out: `held_of` them.
+
+    Held-out people are never in the rest. limit: read that many rows only, and nothing that is held
+    out where there is no room for it (for a quick look).
+    Raises UsageError when a file is missing, damaged or of another form, or nobody is left to train.
+    """
+    path = folder / "wide.csv"
+    rows = table(path, ("file", "source", "person", "side"))
+    lfw = [row for row in rows if row["source"] == "lfw"]
+    last = lfw[len(lfw) - held_of(len(lfw)) :]
     people = {(row["source"], row["person"]) for row in last if row["person"] != "0"}
     files = {row["file"] for row in last}
     kept = [
@@ -71,15 +84,23 @@ def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
         for row in rows
         if row["file"] not in files and (row["source"], row["person"]) not in people
     ]
+    if not kept:
+        raise UsageError(
+            f"{path}: nobody is left to train: all rows are of people who are held out",
+            hint="docs/training.md says who is held out",
+        )
     numbers = {key: i for i, key in enumerate(sorted({(r["source"], r["person"]) for r in rows}))}
     np.random.default_rng(5).shuffle(kept)
-    chosen = [*kept, *last] if limit is None else [*kept[: limit - len(last)], *last][:limit]
+    if limit is not None:
+        last = last if limit > len(last) else []
+        kept = kept[: limit - len(last)]
+    chosen = [*kept, *last]
     pixels, points = [], []
     for row, picture in zip(
         chosen, pictures(folder / "wide.zip", (row["file"] for row in chosen)), strict=True
     ):
         pixels.append(_resized(picture, side))
-        points.append(_points(row) / len(picture))
+        points.append(points_of(row, path) / len(picture))
     return Crops(
         pixels=np.stack(pixels),
         points=np.stack(points).astype(np.float32),
@@ -90,7 +111,7 @@ def wide(folder: Path, side: int, *, limit: int | None = None) -> Crops:
             ]
         ),
         known=1.0,
-        held=len(last) if limit is None or limit > len(last) else 0,
+        held=len(last),
     )
 
 
@@ -99,10 +120,12 @@ def tight(
 ) -> Crops:
     """Read `faces-144.zip` and `index.csv`: tight crops in the middle of the wide square.
 
-    Their surroundings are grey and must not be learnt from: see `known`. chosen: these rows of the
-    table alone, in this order; then nothing is marked as held out.
+    Their surroundings are grey and must not be learnt from: see `known`. The last are held out:
+    `held_of` them. chosen: these rows of the table alone, in this order; with it, or a limit, nothing
+    is marked as held out. Raises UsageError when a file is missing, damaged or of another form.
     """
-    rows = _table(folder / "index.csv", ("file",))[:limit]
+    path = folder / "index.csv"
+    rows = table(path, ("file",))[:limit]
     if chosen is not None:
         rows = [rows[i] for i in chosen]
     pixels, points = [], []
@@ -114,14 +137,13 @@ def tight(
         square = np.full((side, side, 3), 128, np.uint8)
         square[start : start + inner, start : start + inner] = _resized(picture, inner)
         pixels.append(square)
-        points.append((_points(row) / len(picture) * inner + start) / side)
-    held = HELD if limit is None and chosen is None else 0
+        points.append((points_of(row, path) / len(picture) * inner + start) / side)
     return Crops(
         pixels=np.stack(pixels),
         points=np.stack(points).astype(np.float32),
         people=np.full(len(rows), -1),
         known=round(side / WIDE_SIDE) / side,
-        held=held,
+        held=held_of(len(rows)) if limit is None and chosen is None else 0,
     )
 
 
@@ -169,13 +191,13 @@ def drawn(side: int, count: int, *, seed: int = 0) -> Crops:
 def steadied(crops: Crops, file: Path | None = None) -> Crops:
     """Return the crops with steady points (faces.steady): about 10 ms a crop, kept in `file` if given.
 
-    A file that belongs to other crops is made anew. Needs onnxruntime only where there is no file.
+    A file that is damaged or belongs to other crops is made anew. Needs onnxruntime only where there
+    is no file.
     """
     key = hashlib.sha256(crops.points.tobytes() + str(crops.pixels.shape).encode()).hexdigest()
-    if file is not None and file.exists():
-        with np.load(file) as kept:
-            if str(kept["of"]) == key:
-                return replace(crops, points=kept["points"])
+    found = _steady_in(file, key) if file is not None and file.exists() else None
+    if found is not None and found.shape == crops.points.shape:
+        return replace(crops, points=found)
     from moretta.faces.detect import yunet
     from moretta.faces.steady import steadied as hold
 
@@ -190,6 +212,18 @@ def steadied(crops: Crops, file: Path | None = None) -> Crops:
     return replace(crops, points=steady)
 
 
+def _steady_in(file: Path, key: str) -> Floats | None:
+    """Read steady points; None where they are not whole or not of these crops."""
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as kept:
+            if str(kept["of"]) != key:
+                return None
+            points: Floats = kept["points"].astype(np.float32)
+    except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+    return points
+
+
 def mirrored(points: Floats) -> Floats:
     """Points of the mirrored crops: (n, 5, 2) in units of the side; left and right change names."""
     swapped: Floats = np.stack([1 - points[..., 0], points[..., 1]], -1)[:, [1, 0, 2, 4, 3]]
@@ -202,7 +236,11 @@ def _resized(picture: Bytes, side: int) -> Bytes:
     return resized
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Read a CSV table: these columns, and ten of points at the end.
+
+    Raises UsageError when it is missing or of another form.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -210,17 +248,27 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise UsageError(
             f"{path} cannot be read: {error}", hint="docs/training.md has the format"
         ) from error
-    if not rows or any(column not in rows[0] for column in columns):
+    if not rows or any(column not in list(rows[0])[: -2 * _POINTS] for column in columns):
         raise UsageError(
-            f"{path} has no rows with the columns {', '.join(columns)}",
+            f"{path} has no rows with the columns {', '.join(columns)} and, last, ten numbers",
             hint="docs/training.md has the format",
         )
     return rows
 
 
-def _points(row: dict[str, str]) -> npt.NDArray[np.float64]:
-    numbers = [float(value) for value in list(row.values())[-2 * _POINTS :]]
-    return np.array(numbers).reshape(_POINTS, 2)
+def points_of(row: dict[str, str], path: Path) -> npt.NDArray[np.float64]:
+    """Return the five points that a row ends with, (5, 2). Raises UsageError where there are none."""
+    try:
+        numbers = np.array([float(value) for value in list(row.values())[-2 * _POINTS :]])
+        points: npt.NDArray[np.float64] = numbers.reshape(_POINTS, 2)
+    except (TypeError, ValueError):
+        points = np.full((_POINTS, 2), np.nan)
+    if not np.isfinite(points).all():
+        raise UsageError(
+            f"{path}: the row of {row['file']} does not end in ten numbers: x and y of five points",
+            hint="docs/training.md has the format",
+        )
+    return points
 
 
 def pictures(path: Path, files: Iterable[str]) -> Iterator[Bytes]:
@@ -231,7 +279,7 @@ def pictures(path: Path, files: Iterable[str]) -> Iterator[Bytes]:
                 with Image.open(io.BytesIO(archive.read(file))) as image:
                     picture = np.asarray(image.convert("RGB"))
                 yield picture
-    except (OSError, KeyError, zipfile.BadZipFile, UnidentifiedImageError) as error:
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, UnidentifiedImageError) as error:
         raise UsageError(
             f"{path} cannot be read whole: {error}", hint="docs/training.md has the format"
         ) from error

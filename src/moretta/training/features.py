@@ -8,15 +8,18 @@ A linear projection of dlib's first three stages to tokens, and a perceptron ove
 - from faces that the composer drew twice, with two identities into the same surroundings, from the same
   points and code: features should not tell the two apart. That is what attribute means here.
 
-Promise   the same data, seed and bundled networks give the same file on the same machine. What dlib's
-          stages say is kept in --output: a second call goes on from there.
-Assumes   faces-144.zip, index.csv, wide.zip and wide.csv (docs/training.md). The last 600 crops of each
-          table, and 100 drawn pairs, train nothing.
+Promise   the same data, seed, bundled networks and --steps give the same file on the same machine; where
+          minutes end the training, how many steps there were hangs on the machine. What dlib's stages
+          say is kept in --output: a second call goes on from there.
+Assumes   faces-144.zip, index.csv with labels, wide.zip and wide.csv (docs/training.md). The last 600
+          crops of each table (a quarter of few), and 100 drawn pairs, train nothing.
 Checked   tests/training/test_features.py; figures of the shipped file in docs/falco.md.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moretta.errors import UsageError
+from moretta.errors import UsageError, count_of
 from moretta.networks.features import (
     CHANNELS,
     GRID,
@@ -41,11 +44,13 @@ from moretta.networks.features import (
 )
 from moretta.networks.pool import BANDS, random_identities
 from moretta.networks.recogniser import CHIP_POINTS, chip
+from moretta.photos.files import sha256_of
+from moretta.photos.manifest import make_folder
 from moretta.training import crops as sets
-from moretta.training.run import reseed
+from moretta.training.run import refuse_output, reseed, write
 from moretta.training.traits import GROUPS, HELD_OUT, labels_of, read_rows
 from moretta.weights import load
-from moretta.weights.backends import SIDE, composer
+from moretta.weights.backends import NETWORKS, SIDE, composer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,9 +100,9 @@ class Examples:
 def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: int) -> Examples:
     """Run dlib's stages over crops and drawn faces once, and keep the result in `out`.
 
-    About 16 ms of one thread a crop and 45 a drawn face (docs/falco.md). 0.12 MB of disk each.
+    About 16 ms of one thread a crop and 45 a drawn face (docs/falco.md). 0.12 MB of disk each. What was
+    gathered of other crops, or with other networks, is made anew.
     """
-    out.mkdir(parents=True, exist_ok=True)
     backend = composer()
     labelled, rows, held = _labelled(data, tight)
     photographed = sets.steadied(sets.wide(data, SIDE, limit=wide + sets.HELD))
@@ -108,9 +113,13 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
         "points": ((_POINTS,), np.float32),
         "codes": ((_CODE,), np.float32),
     }
-    done = out / "gathered.txt"
-    key = f"{total} {seed} {load.entry('composer').sha256[:12]} "
-    fresh = not done.exists() or not done.read_text().startswith(key)
+    make_folder(out)
+    done, key = (
+        out / "gathered.txt",
+        _key(data, [len(rows), len(photographed), photographed.held, pairs, seed]),
+    )
+    begun = _gathered(done, key, [out / f"{name}.npy" for name in shapes])
+    fresh = begun == 0
     kept = {
         name: np.lib.format.open_memmap(
             out / f"{name}.npy",
@@ -120,7 +129,6 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
         )
         for name, (shape, kind) in shapes.items()
     }
-    begun = 0 if fresh else int(done.read_text().split()[3])
     pixels = np.concatenate([labelled.pixels, photographed.pixels])
     points = np.concatenate([labelled.points, photographed.points])
     with torch.inference_mode():
@@ -130,12 +138,12 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
                 torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).float() / 127.5 - 1
             ).contiguous()
             _keep(backend, kept, start, pictures, torch.from_numpy(points[part]))
-            done.write_text(f"{key}{min(start + _BLOCK, len(pixels))}")
+            done.write_text(f"{key} {min(start + _BLOCK, len(pixels))}")
         for start in range(max(begun, len(pixels)), total, _BLOCK):
             pictures, where = drawn_pairs(backend, _BLOCK // 2, seed + start)
             fits = min(_BLOCK, total - start)
             _keep(backend, kept, start, pictures[:fits], where[:fits])
-            done.write_text(f"{key}{start + fits}")
+            done.write_text(f"{key} {start + fits}")
     labels = np.full((total, 3), UNKNOWN, np.int64)
     read = labels_of(rows)
     labels[: len(rows)] = np.stack([read.bands, read.genders, read.groups], 1)
@@ -148,6 +156,22 @@ def gather(data: Path, out: Path, *, tight: int, wide: int, pairs: int, seed: in
         (len(rows), held),
         (len(photographed), photographed.held),
     )
+
+
+def _key(data: Path, sizes: list[int]) -> str:
+    """Sum up all that decides what is gathered: how much, from which tables, with which networks."""
+    tables = [sha256_of(data / table) for table in ("index.csv", "wide.csv")]
+    told = [sizes, tables, [load.entry(name).sha256 for name in NETWORKS]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _gathered(done: Path, key: str, arrays: list[Path]) -> int:
+    """How many rows an earlier call left under this key; 0 where anything is missing."""
+    try:
+        told, count = done.read_text(encoding="ascii").split()
+        return int(count) if told == key and all(path.is_file() for path in arrays) else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def drawn_pairs(
@@ -165,6 +189,11 @@ def drawn_pairs(
 def _labelled(data: Path, count: int) -> tuple[sets.Crops, list[Any], int]:
     rows = read_rows(data / "index.csv")
     out = min(HELD_OUT, len(rows) // 4)
+    if not out:
+        raise UsageError(
+            f"{data / 'index.csv'} has {count_of(len(rows), 'row')}: too few to hold any out",
+            hint="the more the better: some thousands",
+        )
     train = np.unique(np.linspace(0, len(rows) - out - 1, count).astype(int))
     chosen = [*train.tolist(), *range(len(rows) - out, len(rows))]
     crops = sets.steadied(sets.tight(data, SIDE, chosen=chosen))
@@ -371,10 +400,12 @@ def run(
 ) -> dict[str, float]:
     """Gather, train, write `out`/features.safetensors and return the figures.
 
-    Raises UsageError when the data cannot be read or are too few.
+    Raises UsageError when the data cannot be read or are too few, or `out` can be no folder; nothing is
+    made then.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
+    refuse_output(out, folder=True)
     for name in ("index.csv", "faces-144.zip", "wide.csv", "wide.zip"):
         if not (data / name).is_file():
             raise UsageError(f"{data / name} is missing", hint="docs/training.md has the format")
@@ -384,5 +415,5 @@ def run(
     tensors = {name: value.half().numpy() for name, value in trainer.head.state_dict().items()}
     found = figures(trainer, examples)
     about = {name: f"{value:.4f}" for name, value in found.items()}
-    save_file(tensors, out / "features.safetensors", about)
+    write(out / "features.safetensors", save(tensors, about))
     return found

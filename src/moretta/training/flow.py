@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from moretta.networks.flow import KEY, Flow
 from moretta.networks.pool import LENGTH
-from moretta.training.run import Clock, reseed
+from moretta.training.run import Clock, refuse_output, reseed, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,9 +49,13 @@ def loss(flow: Flow, identities: torch.Tensor, keys: torch.Tensor) -> dict[str, 
 
 
 def run(out: Path, *, minutes: float = 10, steps: int | None = None, seed: int = 0) -> Flow:
-    """Train for some minutes or steps and write `out`, a safetensors file. Returns the flow."""
-    from safetensors.torch import save_file
+    """Train for some minutes or steps and write `out`, a safetensors file. Returns the flow.
 
+    Raises UsageError, before it trains, where `out` cannot be written.
+    """
+    from safetensors.torch import save
+
+    refuse_output(out)
     reseed(seed, 0)
     flow = Flow()
     optimiser = torch.optim.Adam(flow.parameters(), RATE)
@@ -63,15 +67,13 @@ def run(out: Path, *, minutes: float = 10, steps: int | None = None, seed: int =
             identities = functional.normalize(torch.randn(BATCH, LENGTH), dim=1)
             keys = torch.randn(BATCH, KEY)
             keys = keys / keys.square().mean(1, keepdim=True).sqrt()
-            done = step / steps if steps else clock.share
             for group in optimiser.param_groups:
-                group["lr"] = RATE * max(0.02, 1 - done)
+                group["lr"] = RATE * max(0.02, 1 - clock.share)
             terms = loss(flow, identities, keys)
             optimiser.zero_grad()
             torch.autograd.backward(torch.stack(list(terms.values())).sum())
             torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
             optimiser.step()
     tensors = {key: value.contiguous() for key, value in flow.state_dict().items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out)
+    write(out, save(tensors))
     return flow.eval()

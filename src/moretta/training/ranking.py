@@ -10,10 +10,12 @@ What is done is kept beside the file (NAME.part.npz): an interrupted call goes o
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
-import resource
+import sys
 import time
+import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,10 +67,18 @@ class Kept:
         if not path.exists():
             return cls(path, key)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             told, seconds = str(arrays.pop("key")), json.loads(str(arrays.pop("seconds")))
-        except (OSError, ValueError, KeyError) as error:
+        except (
+            EOFError,
+            KeyError,
+            OSError,
+            TypeError,
+            ValueError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise UsageError(
                 f"{path} cannot be resumed",
                 hint="remove it to begin anew, or give another --output",
@@ -129,11 +139,8 @@ def run(
         )
     torch.set_num_threads(1)
     backend = composer(weights or COMPOSER, device=device, precision="float32")
-    sha = (
-        hashlib.sha256(weights.read_bytes()).hexdigest() if weights else load.entry(COMPOSER).sha256
-    )
     told = {
-        "backend": sha,
+        "backend": load.sha256(weights or COMPOSER),
         "pairs": pairs,
         "projections": projections,
         "how": how,
@@ -165,7 +172,7 @@ def run(
             **whole.about,
             "cpu seconds": {k: round(v, 1) for k, v in kept.seconds.items()},
             "cpu seconds of this call": round(time.process_time() - started, 1),
-            "memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "memory, MiB": most_memory(),
         },
     )
     write(whole, out)
@@ -208,15 +215,21 @@ def report(ranking: Ranking) -> str:
         cells = (found.get(key) for found in agreement.values())
         lines.append(f"| {key} | {' | '.join('' if c is None else f'{c:.3g}' for c in cells)} |")
     about = ranking.about
+    memory = f", {about['memory, MiB']} MiB" if about["memory, MiB"] is not None else ""
     lines.append(
-        f"\nCPU seconds {about.get('cpu seconds', {})}, {about['memory, MiB']} MiB; threshold {about['thresholds']}"
+        f"\nCPU seconds {about.get('cpu seconds', {})}{memory}; threshold {about['thresholds']}"
     )
     return "\n".join(lines)
 
 
-def sha256(path: Path) -> str:
-    """Return a file's sha256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def most_memory() -> int | None:
+    """Return the most memory that this process ever held, in MiB; None where no one counts (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most // (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, else KiB
 
 
 # ---- pairs -----------------------------------------------------------------------------------

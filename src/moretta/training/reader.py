@@ -5,7 +5,8 @@ looked at by dlib's network; ridge regression finds from what it sees which iden
 
 Promise   composer, encoder and dlib's network are frozen and no gradient exists: the pseudonymiser cannot
           learn to hide anything in its pictures (Chu et al. 2017), because nothing here trains it.
-          The same data, weights, seed and count give the same file on the same machine.
+          The same data, weights, seed and count give the same file on the same machine, where the
+          drawing is done before its minutes are over.
 Assumes   `wide.zip` of docs/training.md; people of the evaluation are not in it.
 Sources   facts of iFADIT 5.3 (phase 2, its carrier term) and 5.4 (channel).
 Checked   tests/training/test_reader.py; figures in docs/ifadit.md.
@@ -25,9 +26,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from moretta.errors import UsageError, count_of
 from moretta.networks.backend import pictures_of, pixels_of
 from moretta.networks.pool import random_identities
 from moretta.networks.reader import BIAS, WEIGHT, Reader, seen_in
+from moretta.training import run as runs
 
 if TYPE_CHECKING:
     from moretta.networks.backend import ComposerBackend
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 RIDGE = 0.05  # of the standardised inputs' own variance
 SHAKE = 0.010  # standard deviation of the points, in sides: a detector finds them anew
 BATCH = 16
+LEAST = 300  # pairs that may train: the map has 256 inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def pairs(
     """Draw `count` faces into training crops and `held` into held-out ones, and look at them.
 
     Each has an identity of its own, uniform on the sphere, level 0 or 2 of the code, and a channel.
-    After `minutes` the drawing ends; what was not drawn is missing at the end of the training part.
+    After `minutes` the drawing ends, but not before the first batch; what was not drawn is missing at
+    the end of the training part.
     """
     begun = time.monotonic()
     identities = torch.from_numpy(random_identities(held + count, seed))
@@ -76,7 +81,7 @@ def pairs(
     rng = np.random.default_rng(seed)
     trained, done = crops.trained, 0
     for start in range(0, held + count, BATCH):  # held-out ones first
-        if time.monotonic() - begun > minutes * 60:
+        if done and time.monotonic() - begun > minutes * 60:
             break
         end = min(start + BATCH, held + count)
         own = [
@@ -166,15 +171,18 @@ def run(
 ) -> dict[str, float]:
     """Draw, fit, and write `out`, a safetensors file that names the composer it reads.
 
-    data: folder with wide.zip, or None for painted faces. Returns the held-out figures; where nothing was
-    held out they are those of the pairs that trained.
+    data: folder with wide.zip, or None for painted faces. Returns how many faces were drawn to train and
+    how many were held out, and the figures of those held out; where none were, of those that trained.
+    Raises UsageError, with nothing written, where `out` cannot be, and when `minutes` were over before
+    `LEAST` faces were drawn that may train.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from moretta.training import crops as sources
     from moretta.weights import load
     from moretta.weights.backends import composer
 
+    runs.refuse_output(out)
     backend = backend or composer()
     crops = (
         sources.drawn(backend.side, 64)
@@ -185,9 +193,14 @@ def run(
         backend, crops, seed=seed, count=count, held=held if crops.held else 0, minutes=minutes
     )
     trained, kept = all_pairs.parts()
+    drawn_ = len(trained.drawn)
+    if drawn_ < LEAST:
+        raise UsageError(
+            f"{count_of(drawn_, 'face')} drawn to train in {minutes:g} minutes, {LEAST} are needed",
+            hint="give more --minutes" if count >= LEAST else f"give --count {LEAST} or more",
+        )
     tensors = fit(trained)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out, metadata={"composer": load.entry("composer").sha256})
-    return {"drawn": float(len(trained.drawn))} | figures(
+    runs.write(out, save(tensors, {"composer": load.entry("composer").sha256}))
+    return {"drawn": float(drawn_), "held": float(kept.held)} | figures(
         backend, tensors, kept if kept.held else trained
     )

@@ -23,6 +23,8 @@ from torch import nn
 
 from moretta.errors import UsageError
 from moretta.networks.backend import has_fast_bfloat16
+from moretta.photos.files import write_whole
+from moretta.photos.manifest import make_folder
 
 
 class Clock:
@@ -37,12 +39,14 @@ class Clock:
 
     @property
     def share(self) -> float:
-        """How much of the time given to this call is over, 0..1."""
+        """How much of this call is over, 0..1: of its steps, the one under way too, else of its time."""
+        if self._steps is not None:
+            return self._done / self._steps if self._done < self._steps else 1.0
         return min(1.0, (time.monotonic() - self._start) / max(self._seconds, 1e-9))
 
     def goes_on(self) -> bool:
         """Count one more step; False when the call is over."""
-        over = self._done >= self._steps if self._steps is not None else self.share >= 1
+        over = self.share >= 1
         self._done += 1
         return not (over or self._stopped)
 
@@ -62,7 +66,10 @@ class Clock:
 
 
 class Average:
-    """An exponential moving average of networks' parameters and buffers: what is shipped."""
+    """An exponential moving average of networks' parameters: what is shipped.
+
+    Buffers stay as they were taken over: those of our networks are constants.
+    """
 
     def __init__(self, networks: Mapping[str, nn.Module], copies: Mapping[str, nn.Module]) -> None:
         self._pairs = []
@@ -77,6 +84,27 @@ class Average:
         """Move towards the networks: average = decay * average + (1 - decay) * network."""
         for ours, theirs in self._pairs:
             ours.lerp_(theirs, 1 - decay)
+
+
+def refuse_output(out: Path, *, folder: bool = False) -> None:
+    """Raise UsageError where `out` can be no file, or no folder, that we may write; nothing is made.
+
+    Called before the work, which would be lost.
+    """
+    if not folder and out.is_dir():
+        raise UsageError(f"{out} is a folder", hint="choose another --output: a file")
+    inside = out if folder else out.absolute().parent
+    there = next(part for part in (inside, *inside.absolute().parents) if os.path.lexists(part))
+    if not there.is_dir():
+        raise UsageError(f"{inside} is no folder", hint="choose another --output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} may not be written to", hint="choose another --output")
+
+
+def write(out: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and make its folder. Raises UsageError and PhotoError."""
+    make_folder(out.parent)
+    write_whole(out, content)
 
 
 def reseed(seed: int, step: int) -> np.random.Generator:
@@ -98,7 +126,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 def load(path: Path, device: str) -> dict[str, Any]:
     """Read a resumable state; tensors and plain values only, nothing in it is run."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = dict(torch.load(path, map_location=device, weights_only=True))
     except Exception as error:  # torch's faults share no base
         raise UsageError(
             f"{path} cannot be resumed: {type(error).__name__}",

@@ -23,7 +23,6 @@ Checked   tests/training/test_swapper.py; figures in docs/styleid.md.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -42,6 +41,7 @@ from moretta.networks.ranking import BundledPanel, Pairs, Readers
 from moretta.networks.regions import REGIONS, regions
 from moretta.networks.swapper import Swapper, locked_rows
 from moretta.photos.files import write_whole
+from moretta.photos.manifest import make_folder
 from moretta.training import crops as sets
 from moretta.training import run as runs
 from moretta.weights import backends, load
@@ -178,11 +178,14 @@ def run(
 
     data: folder with wide.zip, or None for painted faces. count: training crops that are read. weights,
     ranking: another composer's file than the bundled one, and the ranking of it. The state to go on from
-    is kept beside `out` (NAME.state). Raises UsageError for a state that is there without `resume`, not
-    there with it, or of other weights, data or seed; WeightsRejected for a ranking of other weights.
+    is kept beside `out` (NAME.state), before the figures are made. "held" among the figures: how many
+    held-out crops they are of. Raises UsageError where `out` cannot be written, for a state that is there
+    without `resume`, not there with it, or of other weights, data or seed; WeightsRejected for a ranking
+    of other weights.
     """
     from safetensors.numpy import save
 
+    runs.refuse_output(out)
     kept = out.with_suffix(".state")
     if kept.exists() and not resume:
         raise UsageError(
@@ -191,23 +194,19 @@ def run(
     if resume and not kept.exists():
         raise UsageError(f"{kept} is missing: there is no run to resume", hint="leave --resume out")
     backend = backends.composer(weights or backends.COMPOSER)
-    sha = (
-        hashlib.sha256(weights.read_bytes()).hexdigest()
-        if weights
-        else load.entry(backends.COMPOSER).sha256
-    )
+    sha = load.sha256(weights or backends.COMPOSER)
     ranked = backends.ranking(ranking or backends.RANKING, backend=sha)
     about: dict[str, Any] = {
         "backend": sha,
         "locked": list(locked_rows(ranked)),
-        "data": "wide.zip" if data else "painted",
+        "data": "wide.zip, steady points" if data else "painted",
         "count": count,
         "seed": seed,
     }
     crops = (
         sets.drawn(backend.side, 64)
         if data is None
-        else sets.wide(data, backend.side, limit=count + sets.HELD)
+        else sets.steadied(sets.wide(data, backend.side, limit=count + sets.HELD))
     )
     course = Course.of(backend, crops)
     trainer = Trainer(course, locked_rows(ranked), seed)
@@ -215,6 +214,7 @@ def run(
         trainer.resume(runs.load(kept, backend.device), about)
     clock = runs.Clock(minutes=minutes, steps=steps)
     begun = time.monotonic()
+    make_folder(out.parent)
     with clock.listening():
         while clock.goes_on():
             said = trainer.learn()
@@ -222,6 +222,7 @@ def run(
                 told = ", ".join(f"{name} {value:.3f}" for name, value in said.items())
                 spent = time.monotonic() - begun
                 print(f"step {trainer.step}, {spent:.0f} s: {told}", flush=True)  # noqa: T201
+        runs.save(kept, trainer.state(about))
     tensors = {
         name: value.half().cpu().numpy() for name, value in trainer.average.state_dict().items()
     }
@@ -234,10 +235,9 @@ def run(
     )
     found = figures(course, made, ranked.spaces["channels"].order)
     about |= {"steps": trainer.step, "figures": {k: round(v, 4) for k, v in found.items()}}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    runs.save(kept, trainer.state(about))
     write_whole(out, save(tensors, {"about": json.dumps(about)}))
-    return {"steps": float(trainer.step)} | found
+    of = {"steps": trainer.step, "held": min(HELD, crops.held)}
+    return {name: float(value) for name, value in of.items()} | found
 
 
 class Trainer:

@@ -11,7 +11,6 @@ Checked   tests/training/test_traits.py; figures of the shipped file in docs/net
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.errors import count_of
+from moretta.errors import UsageError, count_of
 from moretta.networks.pool import BAND_STARTS, BANDS, LENGTH
 from moretta.networks.traits import TENSORS, TraitsHead
-from moretta.training.crops import pictures
+from moretta.training.crops import pictures, points_of, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,19 +83,25 @@ def band_of(age: int) -> int:
     return sum(age >= start for start in BAND_STARTS)
 
 
-def read_rows(table: Path) -> list[Row]:
-    """Read index.csv: file, source, age, gender (0 male, 1 female), group, then five points."""
-    with table.open(newline="") as lines:
-        return [
-            Row(
-                row["file"],
-                band_of(int(row["age"])),
-                int(row["gender"]),
-                int(row["group"]),
-                tuple(float(value) for value in list(row.values())[-10:]),
+def read_rows(path: Path) -> list[Row]:
+    """Read index.csv: file, age, gender (0 male, 1 female) and group (0 to 4) among its columns, points last.
+
+    Raises UsageError when it is missing, or a row has no such labels or points.
+    """
+    rows = []
+    for row in table(path, ("file", "age", "gender", "group")):
+        try:
+            age, gender, group = (int(row[name]) for name in ("age", "gender", "group"))
+        except (TypeError, ValueError):
+            gender = group = age = -1
+        if age < 0 or gender not in (0, 1) or group not in range(len(GROUPS)):
+            raise UsageError(
+                f"{path}: the row of {row['file']} has no age, gender (0, 1) and group (0 to 4)",
+                hint="docs/training.md has the format",
             )
-            for row in csv.DictReader(lines)
-        ]
+        points = tuple(points_of(row, path).ravel().tolist())
+        rows.append(Row(row["file"], band_of(age), gender, group, points))
+    return rows
 
 
 def labels_of(rows: list[Row]) -> Labels:

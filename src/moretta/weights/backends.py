@@ -69,7 +69,7 @@ def composer(
                 }
             )
         prior = Prior.from_tensors(tensors)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsRejected(
             f"{name_or_path}: not a composer: {str(error).splitlines()[0]}",
             hint="moretta-train composer writes such a file",

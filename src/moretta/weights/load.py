@@ -89,6 +89,13 @@ def present(name: str) -> bool:
     return any((folder / wanted.file).exists() for folder in folders())
 
 
+def sha256(name_or_path: str | Path) -> str:
+    """Return a file's sha256: the catalogue's for a name, counted for a path."""
+    if isinstance(name_or_path, Path):
+        return hashlib.sha256(_read(name_or_path)).hexdigest()
+    return entry(name_or_path).sha256
+
+
 def read_bytes(name: str) -> bytes:
     """Return the network's file; exactly these bytes were checked."""
     wanted = entry(name)
