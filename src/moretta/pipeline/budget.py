@@ -63,7 +63,12 @@ def examined(path: Path) -> None:
     if path.exists() or key_path.exists():
         _key(path, key_path)
     else:
-        check_place(path.parent, hint="choose another --ledger")
+        try:
+            check_place(path.parent)
+        except UsageError as error:
+            raise LedgerError(
+                f"the ledger {path} cannot be opened: {error.fault}", hint="choose another --ledger"
+            ) from error
 
 
 def _key(path: Path, key_path: Path) -> bytes:
