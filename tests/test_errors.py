@@ -6,7 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import moretta
+from moretta import errors
 
 SOURCE = Path(moretta.__file__).parent
 WORDS = (
@@ -47,6 +50,22 @@ def test_a_number_in_front_of_a_word_is_counted_in_one_place():
                     wrong.append(f"{name}:{text.lineno}: {ast.unparse(value)}{found[0]}")
     assert not wrong
     assert seen == EXCUSED, "an excuse that nothing needs"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.KeyRejected,
+        errors.LedgerError,
+        errors.ManifestError,
+        errors.PoolRejected,
+        errors.WeightsRejected,
+    ],
+)
+def test_what_a_published_record_says_names_no_file(kind):
+    error = kind("/home/anna-smith/table cannot be read", hint="see /home/anna-smith")
+    assert "anna" not in error.told
+    assert "anna" in str(error)
 
 
 def shown(tree: ast.AST) -> list[ast.JoinedStr]:

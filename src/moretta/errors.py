@@ -2,6 +2,7 @@
 
 MorettaError
 ├── UsageError        the call itself is wrong: exit code 2, nothing was started
+│   └── PoolRejected  a folder holds no pool of synthetic faces that fits
 ├── PhotoError        one photo cannot be read or written whole; the others go on
 │   └── DiskFull      no room left: the run stops, and --resume continues it
 ├── WeightsRejected   a network's file is missing, altered or of a kind we refuse
@@ -33,7 +34,7 @@ class MorettaError(Exception):
 
     @property
     def told(self) -> str:
-        """What a published record may say of it."""
+        """What a published record may say of it: its own words, unless they name files of the user's."""
         return self.fault
 
     def __reduce__(self) -> tuple[object, ...]:  # exceptions cross process boundaries
@@ -44,6 +45,15 @@ class UsageError(MorettaError):
     """The call itself is wrong."""
 
     exit_code = 2
+
+
+class PoolRejected(UsageError):
+    """A folder holds no pool of synthetic faces that fits."""
+
+    @property
+    def told(self) -> str:
+        """Its own words name a folder of the user's."""
+        return "the pool of synthetic faces cannot be used: see --pool"
 
 
 class PhotoError(MorettaError):
@@ -61,11 +71,21 @@ class WeightsRejected(MorettaError):
 
     exit_code = 2
 
+    @property
+    def told(self) -> str:
+        """Its own words may name a file of the user's."""
+        return "a network's file cannot be used: moretta weights verify says why"
+
 
 class ManifestError(MorettaError):
     """The record of a run is damaged or belongs to another run."""
 
     exit_code = 2
+
+    @property
+    def told(self) -> str:
+        """Its own words name a folder of the user's."""
+        return "the record of this run cannot be used"
 
 
 class ReleaseRefused(MorettaError):
@@ -96,6 +116,13 @@ class KeyRejected(MorettaError):
     """A key file or passphrase is not one that we take."""
 
     exit_code = 2
+
+    @property
+    def told(self) -> str:
+        """Its own words name a file of the user's."""
+        return (
+            "a key or the key table cannot be used: see --key, --to, --passphrase and --key-table"
+        )
 
 
 class CannotOpen(MorettaError):

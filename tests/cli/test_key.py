@@ -54,6 +54,21 @@ def test_rotation(sealed):
     assert sealed("key", "rotate", "out", "--key", "new.key", "--keep", "most")[0] == 2
 
 
+def test_nothing_is_rotated_that_the_log_does_not_have(sealed, tmp_path):
+    sealed("key", "new", "new.key")
+    call = "key", "rotate", "out", "--key", "my.key", "--new-key", "new.key"
+    (tmp_path / "broken").write_text("no log\n")
+    before = (tmp_path / "out" / "a.png.ifad").read_bytes()
+    assert sealed(*call, "--log", "broken")[0] == 6
+    assert (tmp_path / "out" / "a.png.ifad").read_bytes() == before
+    assert sealed(*call, "--log", "good")[0] == 0
+    rows = [json.loads(row) for row in (tmp_path / "good").read_text().splitlines()]
+    assert [(row["action"], row["result"]) for row in rows] == [
+        ("rotate", "asked"),
+        ("rotate", "done"),
+    ]
+
+
 def test_resume_leaves_rotated_and_moved_sidecars_alone(sealed, tmp_path):
     sealed("key", "new", "new.key")
     rotated = "key", "rotate", "out", "--key", "my.key", "--new-key", "new.key", "--keep", "all"
@@ -139,6 +154,28 @@ def test_the_log_of_a_day(sealed, tmp_path):
     assert sealed("log", "verify")[0] == 6
     assert recover(sealed, "c", "--key", "my.key")[0] == 6
     assert not (tmp_path / "c").exists()
+
+
+def test_a_log_that_was_cut_and_refilled_is_not_signed_again(sealed, tmp_path):
+    sealed("key", "new", "signing.pem", "--kind", "signing")
+    sign = "log", "sign", "--key", "signing.pem", "-o", "heads.jsonl"
+    recover(sealed, "a", "--key", "my.key")
+    recover(sealed, "b", "--key", "my.key")
+    assert sealed(*sign)[0] == sealed(*sign)[0] == 0
+    log, heads = tmp_path / "state" / "moretta" / "access.jsonl", tmp_path / "heads.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+    call = "recover", "out", "-o", "c", "--key", "my.key", "--purpose", "something harmless"
+    assert sealed(*call)[0] == 0
+    before = heads.read_bytes()
+    code, _, err = sealed(*sign)
+    assert (code, "line 4 is not the one that was kept elsewhere" in err) == (6, True), err
+    assert heads.read_bytes() == before
+    sealed("log", "sign", "--key", "signing.pem", "-o", "later.jsonl")
+    heads.write_bytes(before + (tmp_path / "later.jsonl").read_bytes())
+    code, _, err = sealed("log", "verify", "--signed", "heads.jsonl", "--key", "signing.pem")
+    assert (code, "two different heads of 4 lines" in err) == (6, True), err
+    sealed("key", "new", "other.pem", "--kind", "signing")
+    assert sealed("log", "sign", "--key", "other.pem", "-o", "later.jsonl")[0] == 6
 
 
 @pytest.mark.parametrize(("count", "last"), [(3, "p02.png"), (4, "p03.png"), (6, "and 3 more")])

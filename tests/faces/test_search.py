@@ -265,6 +265,51 @@ def test_a_face_that_the_border_cuts(astronaut):
     np.testing.assert_allclose(inside, seen, atol=0.2 * whole.box.height)
 
 
+@pytest.mark.parametrize("given", [{}, {"thorough": True}])
+@pytest.mark.parametrize("first", [1, -1])
+def test_a_detector_in_use_is_asked_about_what_another_is_unsure_of(given, first):
+    """More detectors, in any order, find no less: one in use sees the place close up, too."""
+    unsure = Eye(detector=replace(RED, unsure_from=0.2), look=shy(0.3), least_score=0.5)
+
+    def near(
+        picture, least
+    ):  # the place close up has 180 px; the photo 300, or a part or more of it
+        close = 150 < max(picture.shape) < 250
+        return shy(0.9 if close else 0.0)(picture, least)
+
+    other = Eye(detector=replace(RED, name="other"), look=near, least_score=0.4)
+    photo = with_red(300, 300, (100, 100, 130, 130))
+    alone = find_faces(photo, [unsure], quick=False, fallback=lambda: [other])
+    eyes = [unsure, other][::first]
+    both = find_faces(photo, eyes, quick=False, fallback=list, **given)
+    assert [face.detector for face in alone] == ["other"]
+    assert [face.box for face in both] == [face.box for face in alone]
+    assert not find_faces(photo, eyes, quick=False, **given)
+
+
+def test_the_quick_looks_are_the_quick_detectors_whatever_stands_first():
+    turned = np.ascontiguousarray(np.rot90(with_red(190, 190, (60, 40, 100, 80))))
+    shown: dict[str, int] = {"quick": 0, "slow": 0}
+
+    def counting(name):
+        def look(picture, least):
+            shown[name] += 1
+            return EYE.look(picture, 2.0)  # nothing is ever found
+
+        return look
+
+    eyes = [
+        Eye(
+            detector=replace(RED, name=name, quick=name == "quick"),
+            look=counting(name),
+            least_score=0.5,
+        )
+        for name in ("slow", "quick")
+    ]
+    find_faces(turned, eyes)
+    assert shown["quick"] > shown["slow"]
+
+
 WHOLE = (300.0, 300.0, 900.0, 900.0)  # a face, seen a level down
 PART = (400.0, 400.0, 800.0, 800.0)  # what is taken for one where the face is too large
 

@@ -88,6 +88,17 @@ def test_unique_gives_each_face_a_neighbour_of_its_own_until_none_is_left(face_c
     assert len({one.pixels.tobytes() for one in shared}) == 1
 
 
+def test_of_what_is_left_unlike_neighbours_are_taken_first(face_crop, monkeypatch):
+    """Half of the pool is called near, and four members are looked through: soon none of these is free."""
+    monkeypatch.setattr("moretta.networks.pool.TOO_NEAR", 0.0)
+    monkeypatch.setattr(falco, "_SEARCHED", 4)
+    edit = built(steps=0, neighbours=1)
+    done = edit([replace(face_crop, seed=seed) for seed in range(40)])
+    cosines = np.array([one.figures["cosine"] for one in done])
+    assert cosines[:15].mean() < cosines[25:].mean() - 0.1
+    assert np.corrcoef(np.arange(40), cosines)[0, 1] > 0.5
+
+
 def test_the_shared_identity_is_one_neighbour_and_other_identities_have_others(face_crop):
     edit = built(steps=0)
     faces = edit([replace(face_crop, seed=s, identity=i) for s, i in ((1, 7), (2, 7), (3, 8))])

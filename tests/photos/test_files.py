@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from moretta.errors import DiskFull, PhotoError
-from moretta.photos.files import PART_PREFIX, encode_photo, read_photo, write_whole
+from moretta.photos.files import encode_photo, read_photo, write_whole
+from moretta.photos.manifest import PART
 
 
 def drawn(height=24, width=32):
@@ -147,7 +148,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     parts = []
 
     def failing(handle):
-        parts.extend(item.name for item in tmp_path.iterdir() if item.name.startswith(PART_PREFIX))
+        parts.extend(item.name for item in tmp_path.iterdir() if item.name.startswith(PART))
         raise raised
 
     monkeypatch.setattr(os, "fsync", failing)

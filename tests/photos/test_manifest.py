@@ -206,6 +206,43 @@ def test_a_folder_is_written_by_one_run_at_a_time(tmp_path):
     assert not (tmp_path / ".moretta.lock").exists()
 
 
+def test_a_lock_that_another_run_took_away_meanwhile_is_no_lock(tmp_path, monkeypatch):
+    """That run ended between our opening of the file and our lock on it; a third one may begin."""
+    fcntl = pytest.importorskip("fcntl")
+    real, calls = fcntl.flock, []
+
+    def late(file, how):
+        calls.append(how)
+        if len(calls) == 1:
+            (tmp_path / ".moretta.lock").unlink()
+        if len(calls) == 2:
+            (tmp_path / ".moretta.lock").unlink()
+            (tmp_path / ".moretta.lock").touch()
+        real(file, how)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with opened(tmp_path):
+        assert len(calls) == 3
+        with pytest.raises(UsageError, match="another run is writing"):
+            write(tmp_path, resume=True)
+    assert not (tmp_path / ".moretta.lock").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', ""])
+def test_a_damaged_run_file_has_one_hint_whatever_is_asked(tmp_path, content):
+    write(tmp_path, photo("a.png"))
+    (tmp_path / "run.json").write_text(content)
+    for call in (
+        lambda: manifests.settings_of(tmp_path),
+        lambda: write(tmp_path, resume=True),
+        lambda: write(tmp_path, overwrite=True),
+        lambda: write(tmp_path),
+    ):
+        with pytest.raises(ManifestError, match="missing, damaged, or not ours") as caught:
+            call()
+        assert caught.value.hint == "choose another folder"
+
+
 def test_settings_must_be_the_same_and_what_differs_is_named(tmp_path):
     write(tmp_path, photo("a.png"))
     before = (tmp_path / "run.json").read_bytes()

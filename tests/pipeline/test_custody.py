@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from moretta.errors import KeyRejected, LogBroken, UsageError
+from moretta.errors import KeyRejected, LogBroken, PhotoError, UsageError
 from moretta.pipeline import custody
 from moretta.pipeline.custody import AccessLog, KeyTable
 from moretta.privacy import keys
@@ -76,7 +76,8 @@ def test_a_passphrase_by_every_way(tmp_path, monkeypatch):
 
 
 def test_a_passphrase_is_no_argument_and_is_not_repeated(tmp_path):
-    for how in (PHRASE, "prompt:x", "fd:", "fd:x", "file:", "fd:99", f"file:{tmp_path / 'none'}"):
+    numbers = ("fd:99", "fd:99999999999999999999", "fd:" + 5000 * "9")
+    for how in (PHRASE, "prompt:x", "fd:", "fd:x", "file:", *numbers, f"file:{tmp_path / 'none'}"):
         with pytest.raises((UsageError, KeyRejected)) as caught:
             custody.passphrase(how, fresh=True)
         assert PHRASE not in caught.value.fault + caught.value.hint
@@ -132,6 +133,81 @@ def test_a_key_table_forgets_what_is_shredded(tmp_path):
     (tmp_path / "other").write_bytes(b"hello")
     with pytest.raises(KeyRejected, match="no key table"):
         KeyTable(tmp_path / "other").make()
+
+
+def test_a_torn_row_of_a_key_table_hides_none_behind_it(tmp_path):
+    table = KeyTable(tmp_path / "table")
+    table.make()
+    first, second, third = (bytes([i]) * 16 for i in (1, 2, 3))
+    table.add(first, bytes(range(32)))
+    with (tmp_path / "table").open("ab") as file:
+        file.write(b"torn by a kill, 23 byte")
+    table.add(second, bytes(range(1, 33)))
+    table.add(third, bytes(range(2, 34)))
+    assert ((tmp_path / "table").stat().st_size - 16) % 48 == 0
+    assert table.find(first) == bytes(range(32))
+    assert table.find(second) == bytes(range(1, 33))
+    assert table.erase(second)
+    assert bytes(range(1, 33)) not in (tmp_path / "table").read_bytes()
+    assert table.find(third) == bytes(range(2, 34))
+
+
+def test_rows_that_an_earlier_version_wrote_behind_a_torn_one_are_found(tmp_path):
+    path, row = tmp_path / "table", bytes([7]) * 16 + bytes(range(32))
+    path.write_bytes(b"IFADTAB1" + bytes(8) + b"torn" + row)
+    table = KeyTable(path)
+    assert table.find(row[:16]) == row[16:]
+    table.add(bytes([8]) * 16, bytes(range(1, 33)))
+    assert table.find(row[:16]) == row[16:]
+    assert table.erase(row[:16])
+    assert row[16:] not in path.read_bytes()
+    assert table.find(bytes([8]) * 16) == bytes(range(1, 33))
+
+
+def test_a_full_disk_takes_the_torn_row_back(tmp_path):
+    resource = pytest.importorskip("resource")
+    table = KeyTable(tmp_path / "table")
+    table.make()
+    table.add(bytes([1]) * 16, bytes(range(32)))
+    before = (tmp_path / "table").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
+        with pytest.raises(OSError, match="too large"):
+            table.add(bytes([2]) * 16, bytes(range(1, 33)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "table").read_bytes() == before
+    table.add(bytes([2]) * 16, bytes(range(1, 33)))
+    assert table.find(bytes([2]) * 16) == bytes(range(1, 33))
+
+
+def test_a_row_that_the_disk_does_not_keep_is_noticed(tmp_path, monkeypatch):
+    table = KeyTable(tmp_path / "table")
+    table.make()
+
+    def forgetful(handle):
+        os.pwrite(handle, bytes(40), 16)
+
+    monkeypatch.setattr("os.fsync", forgetful)
+    with pytest.raises(PhotoError, match="does not keep its row"):
+        table.add(bytes([1]) * 16, bytes(range(32)))
+
+
+def test_only_the_head_of_a_key_table_is_read_for_a_new_row(tmp_path, monkeypatch):
+    table = KeyTable(tmp_path / "table")
+    table.make()
+
+    def whole(path):
+        raise AssertionError("a table of a million rows would be read for each photo")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", whole)
+    table.add(bytes([1]) * 16, bytes(range(32)))
+    (tmp_path / "other").write_text("hello")
+    with pytest.raises(KeyRejected, match="no key table"):
+        KeyTable(tmp_path / "other").add(bytes([1]) * 16, bytes(range(32)))
+    with pytest.raises(KeyRejected, match="cannot be opened"):
+        KeyTable(tmp_path / "none").add(bytes([1]) * 16, bytes(range(32)))
 
 
 def test_the_log_is_appended_to_and_verified(tmp_path):

@@ -1,13 +1,15 @@
 """Which files are inputs, and what their outputs are called."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.errors import UsageError
+from moretta.errors import ManifestError, UsageError
+from moretta.photos.manifest import NAMES
 from moretta.photos.photo import EXTENSION, SUFFIXES
 from moretta.pipeline.inputs import listed, renamed
 
@@ -212,6 +214,35 @@ def test_neutral_names_are_kept_when_photos_are_added(make, tmp_path):
     assert len(set(again.values())) == 6
     assert again["new.png"].endswith(".png")
     assert all(name.startswith("photo-") for name in again.values())
+
+
+def test_the_list_of_names_is_for_one_reader(make, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    renamed(listed([make({"a.jpg": JPEG})], out, rename=True), out)
+    assert stat.S_IMODE((out / NAMES).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"3",
+        b"\xff",
+        b'{"a": 3}',
+        b'{"a": "../x"}',
+        b'{"a": "photo-000001", "b": "photo-000001"}',
+    ],
+)
+def test_a_damaged_list_of_names_is_refused(make, tmp_path, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / NAMES).write_bytes(content)
+    with pytest.raises(ManifestError, match="damaged") as caught:
+        renamed(listed([make({"a.jpg": JPEG})], out, rename=True), out)
+    assert "--overwrite" in caught.value.hint
+    assert (out / NAMES).read_bytes() == content
 
 
 def test_a_neutral_name_keeps_no_part_of_a_name(make, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import sys
 
 import numpy as np
@@ -424,6 +425,15 @@ def test_what_changed_since_is_refused(album, put, portrait, tmp_path, quick):
     assert go(album, tmp_path / "group", overwrite=True).published == 7
 
 
+def test_the_secret_is_for_one_reader_from_its_first_byte(album, tmp_path, quick, monkeypatch):
+    def refuse(path, mode):
+        raise AssertionError("whoever opened it before would go on reading")
+
+    monkeypatch.setattr("pathlib.Path.chmod", refuse)
+    go(album, tmp_path / "out", identity="per-run", listener=stop_after(1))
+    assert stat.S_IMODE((tmp_path / "out" / PERSONS).stat().st_mode) == 0o600
+
+
 def test_a_secret_that_lies_about_is_not_used(album, tmp_path, lines, quick):
     out = tmp_path / "out"
     out.mkdir()
@@ -454,6 +464,10 @@ def test_an_interruption_of_the_first_pass_can_be_resumed(album, tmp_path, quick
         ({"method": "blur", "persons": "folders"}, "--persons is given, and blur draws no new"),
         ({"method": "fake", "persons": "group"}, "--persons is given, and --identity is per-photo"),
         ({"method": "fake", "identity": "per-run", "persons": "group"}, "--identity is per-run"),
+        (
+            {"method": "newface", "identity": "per-run", "settings": {"match": "age"}},
+            "--match is given, and with --identity per-run one",
+        ),
         ({"method": "fake", "identity": "per-face"}, "identity is 'per-face'"),
         ({"method": "fake", "identity": "per-person", "persons": ""}, "persons is ''"),
     ],
@@ -505,6 +519,27 @@ def test_csv_files_that_are_read():
     assert named == {"a, b.png": (Row("A"),)}
     with pytest.raises(UsageError, match="not UTF-8"):
         read_persons(b"photo,person\n\xff,A\n", "who.csv")
+
+
+@pytest.mark.parametrize("option", ["--persons", "--boxes"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_list_of_names_lies_in_the_output_folder(album, tmp_path, moretta, option, linked):
+    out = tmp_path / "out"
+    out.mkdir()
+    names = out / "names"
+    where = tmp_path / "elsewhere" if linked else names
+    if option == "--persons":
+        where.write_text("photo,person\nanna/1.png,Anna Smith\n")
+        more = ["--method", "fake", "--identity", "per-person"]
+    else:
+        where.write_text('{"schema": 1, "photo": "loose.png", "faces": []}\n')
+        more = []
+    if linked:
+        names.symlink_to(where)
+    for last in ([], ["--dry-run"]):
+        code, _, err = moretta("anonymize", album, "-o", out, *more, option, names, *last)
+        assert (code, f"{option} {names} lies in the output folder" in err) == (2, True), err
+    assert [path.name for path in out.iterdir()] == ["names"]
 
 
 def test_names_that_are_not_there_are_refused(album, tmp_path, quick):

@@ -20,7 +20,7 @@ from moretta.errors import (
     UsageError,
 )
 from moretta.methods import method
-from moretta.photos.files import PART_PREFIX
+from moretta.photos.manifest import PART
 from moretta.pipeline import custody, likeness, sealing
 from moretta.pipeline import recover as recovery
 from moretta.pipeline.custody import AccessLog, KeyTable
@@ -179,6 +179,27 @@ def test_a_sidecar_that_fails_leaves_no_photo(folder, tmp_path, ring, quick, mon
         "p02.png.ifad",
         "run.json",
     ]
+
+
+def test_a_key_table_that_vanishes_is_the_users_fault_and_no_record_names_it(
+    folder, tmp_path, key, quick, lines
+):
+    table = tmp_path / "secretdir" / "anna-smith-table"
+    table.parent.mkdir()
+    ring = custody.keyring(key=key, table=table)
+
+    def vanish(summary, record):
+        if record is not None:
+            table.unlink(missing_ok=True)
+
+    chosen = options({"reversible": True})
+    summary = run([folder(3)], tmp_path / "out", chosen, keyring=ring, jobs=1, listener=vanish)
+    assert (summary.published, summary.failed, summary.our_fault) == (1, 2, 0)
+    assert summary.exit_code == 4
+    for line in lines(tmp_path / "out")[1:]:
+        assert line["reason"].startswith("a key or the key table cannot be used")
+    assert b"anna-smith" not in (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    assert b"secretdir" not in (tmp_path / "out" / "manifest.jsonl").read_bytes()
 
 
 def test_a_full_disk_stops_the_run_and_it_goes_on(
@@ -604,6 +625,15 @@ def test_a_full_disk_while_recovering_leaves_nothing(sealed, tmp_path, log, monk
     assert back(sealed, tmp_path / "back", log)[0].recovered == 3
 
 
+def test_a_recovery_leaves_unfinished_files_of_others_alone(sealed, tmp_path, log):
+    others = [tmp_path / "back" / f"{PART}x", tmp_path / "back" / "deep" / f"{recovery.HELD}y"]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(b"being written by another run")
+    assert back(sealed, tmp_path / "back", log)[0].recovered == 3
+    assert all(other.exists() for other in others)
+
+
 def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, log, monkeypatch):
     real = envelope.open_body
 
@@ -617,7 +647,7 @@ def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, lo
     assert nothing_in(tmp_path / "back")
     monkeypatch.setattr(envelope, "open_body", real)
     (tmp_path / "back").mkdir()
-    (tmp_path / "back" / f"{PART_PREFIX}killed").write_bytes(b"half an original")
+    (tmp_path / "back" / f"{recovery.HELD}killed").write_bytes(b"half an original")
     back(sealed, tmp_path / "back", log)
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
         "p00.png",
@@ -638,7 +668,7 @@ def test_an_interrupted_recovery_leaves_nothing_and_goes_on(sealed, tmp_path, lo
         "x\ny",
         "a\\b",
         "C:evil",
-        PART_PREFIX + "x",
+        PART + "x",
         "n" * 300,
         7,
         None,

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -163,6 +165,19 @@ def too_small(crops):
 
 def too_few(crops):
     return []
+
+
+def test_no_record_repeats_the_words_of_an_error_that_nobody_foresaw(
+    folder, tmp_path, lines, spoiled
+):
+    def raises(crops):
+        raise RuntimeError("Load model from /home/anna-smith/pool failed")
+
+    spoiled(_edit=raises)
+    go(folder(1), tmp_path / "out", method="blur")
+    (line,) = lines(tmp_path / "out")
+    assert line["faces"][0]["audit"]["covered"]["fault"] == "RuntimeError"
+    assert "anna-smith" not in json.dumps(line)
 
 
 @pytest.mark.parametrize("edit", [raising, unchanged, too_small, too_few])
@@ -431,6 +446,45 @@ def test_ctrl_c_while_workers_start_is_told_once(later, folder, tmp_path):
     assert process.returncode == 130
     assert said.count("interrupted") == 1
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("later", [0.2, 1.0, 2.0])
+def test_a_second_ctrl_c_waits_for_nothing(later, folder, tmp_path, lines):
+    """The first waits until workers have built their networks and ended their photos."""
+    source, out = folder(MANY), tmp_path / "out"
+    process = started(source, out, "--jobs", 2, start_new_session=True)
+    end = time.monotonic() + 150
+    while process.poll() is None and time.monotonic() < end and len(children(process.pid)) < 3:
+        time.sleep(0.002)  # a tracker of resources, and two workers
+    workers = children(process.pid)
+    time.sleep(later)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert gone(workers)
+    there = {path.name for path in out.glob("p*")}
+    assert there == {line["name"] for line in whole_lines(out) if line["decision"] == "published"}
+
+
+def test_workers_are_ended_when_ctrl_c_comes_while_they_are_waited_for(quick):
+    from moretta.pipeline.options import options
+    from moretta.pipeline.run import _pool, _Team
+
+    team = _Team(options({"method": "solid"}), 2)
+    team._pool = _pool(team._options, 2, None)
+    asked = [team._pool.submit(time.sleep, 300) for _ in range(2)]
+    while not all(one.running() for one in asked):
+        time.sleep(0.01)
+    workers = [process.pid for process in team._pool._processes.values()]
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        team._dismiss()
+    assert time.monotonic() - before < 60
+    assert gone(workers)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -744,6 +798,7 @@ def test_internal_record_links_inputs_and_stays_outside(folder, tmp_path, tree, 
     go(source, out, rename=True, internal_record=record)
     links = [json.loads(row) for row in record.read_text().splitlines()]
     assert {link["input"] for link in links} == {"p00.png", "p01.png"}
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
     for link in links:
         original = (source / link["input"]).read_bytes()
         assert link["input_sha256"] == hashlib.sha256(original).hexdigest()

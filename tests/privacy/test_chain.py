@@ -82,6 +82,21 @@ def test_a_shortened_log_is_found_by_a_head_that_was_kept():
         chain.verified(others[:1], known=[chain.verified(rows[:1])])
 
 
+def test_two_heads_of_one_count_belong_to_no_one_log():
+    rows, head = log(3)
+    others, other = log(2)
+    others.append(chain.row(other, {**ENTRY, "actor": "bert"}))
+    refilled = chain.verified(others)
+    assert refilled.lines == head.lines
+    for known in ([head, refilled], [refilled, head]):
+        for whole in (rows, others):
+            with pytest.raises(LogBroken, match="two different heads of 3 lines"):
+                chain.verified(whole, known=known)
+    assert chain.verified(rows, known=[head, head]) == head
+    with pytest.raises(LogBroken, match="two different heads of 0 lines"):
+        chain.verified(rows, known=[chain.Head(0, "1" * 64)])
+
+
 def test_signed_heads():
     key, (_, head) = keys.new("signing"), log(3)
     line = chain.signed(head, key, "2026-05-03T10:00:00Z")

@@ -274,7 +274,7 @@ def command(
     sealing = key or to or passphrase or key_table
     ring = keyring(key=key, to=to or (), how=passphrase, table=key_table) if sealing else None
     check(checked, ring)
-    check_places(ring, output)
+    check_places(ring, output, checked, boxes)
     for said in weaker(checked):
         print(f"moretta: warning: {said}", file=sys.stderr)  # noqa: T201
     if dry_run:

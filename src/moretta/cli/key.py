@@ -148,6 +148,7 @@ def rotate(
             record = "unknown"
             try:
                 record = header_of(one.sidecar).core.record_id.hex()
+                book.write("rotate", record=record, purpose="rotation", result="asked")
                 slots = rewrap(one.sidecar, openers, ring.wrappers, keep=keep, table=table)  # type: ignore[arg-type]
             except (CannotOpen, PhotoError) as fault:
                 failed += 1

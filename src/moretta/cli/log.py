@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moretta.errors import count_of
+
+if TYPE_CHECKING:
+    from moretta.privacy.chain import Head
+    from moretta.privacy.keys import VerifyingKey
 
 app = typer.Typer(no_args_is_help=True, help="The access log of recoveries: verify it, sign it.")
 Log = Annotated[
@@ -50,13 +54,7 @@ def verify(
         checker = checker.public if isinstance(checker, SigningKey) else checker
         if not isinstance(checker, VerifyingKey):
             raise UsageError(f"{key} signs nothing", hint="moretta key new FILE --kind signing")
-        try:
-            rows = signed.read_bytes().splitlines(keepends=True)
-        except OSError as fault:
-            raise UsageError(
-                f"{signed} cannot be read: {fault.strerror}", hint="check --signed"
-            ) from None
-        known += [chain.confirmed(row, checker) for row in rows]
+        known += _confirmed(signed, checker, hint="check --signed")
     found = custody.AccessLog(log or custody.default_log()).verify(known)
     print(f"whole: {count_of(found.lines, 'line')}, {count_of(len(known), 'known head')} passed")  # noqa: T201
     print(f"head {found}")  # noqa: T201
@@ -73,6 +71,8 @@ def sign(
 ) -> None:
     """Verify the log and sign its head, so that later nobody can shorten it unseen.
 
+    Heads that are in the file already must be of this key, and the log must go through them.
+
     Example: [bold]moretta log sign --key signing.pem --output heads.jsonl[/bold]
     """
     from moretta.errors import UsageError
@@ -83,7 +83,10 @@ def sign(
     signer = custody.read_key(key)
     if not isinstance(signer, SigningKey):
         raise UsageError(f"{key} cannot sign", hint="moretta key new FILE --kind signing")
-    head = custody.AccessLog(log or custody.default_log()).verify()
+    known: list[Head] = []
+    if output.is_file():
+        known = _confirmed(output, signer.public, hint="choose another --output")
+    head = custody.AccessLog(log or custody.default_log()).verify(known)
     try:
         with output.open("ab") as file:
             file.write(chain.signed(head, signer, custody.now()))
@@ -92,3 +95,15 @@ def sign(
             f"{output} cannot be written: {fault.strerror}", hint="choose another --output"
         ) from None
     print(f"signed {head}")  # noqa: T201
+
+
+def _confirmed(signed: Path, key: VerifyingKey, *, hint: str) -> list[Head]:
+    """Return the heads in a file of signed ones. Raises UsageError, and LogBroken for another's."""
+    from moretta.errors import UsageError
+    from moretta.privacy import chain
+
+    try:
+        rows = signed.read_bytes().splitlines(keepends=True)
+    except OSError as fault:
+        raise UsageError(f"{signed} cannot be read: {fault.strerror}", hint=hint) from None
+    return [chain.confirmed(row, key) for row in rows]

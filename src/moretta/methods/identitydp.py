@@ -85,7 +85,7 @@ class IdentityDP(Settings):
     )
     truncation: float = Field(
         1.0,
-        ge=0,
+        ge=0.5,
         le=1,
         description="how far a face is drawn from the mean of the released identity's apparent age and"
         " gender: lower is cleaner and more alike; it reads nothing but the release",

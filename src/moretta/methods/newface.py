@@ -36,7 +36,7 @@ class Newface(Settings):
     )
     truncation: float = Field(
         0.8,
-        ge=0,
+        ge=0.5,
         le=1,
         description="how far a new face is drawn from the mean of its apparent age and gender: lower is"
         " cleaner and more alike, 1 is as varied as the pool; each drawing anew is nearer to 1",

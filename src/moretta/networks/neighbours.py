@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from moretta.errors import UsageError, count_of
+from moretta.errors import PoolRejected, count_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -133,19 +133,19 @@ def _unit(vectors: Floats) -> npt.NDArray[np.float64]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what a pool says about itself. Raises UsageError when that cannot be read."""
+    """Return what a pool says about itself. Raises PoolRejected when that cannot be read."""
     try:
         about = json.loads((folder / MANIFEST).read_text("utf-8"))
         whole = about["schema"] == SCHEMA and all(
             isinstance(about[key], int) for key in ("count", "done")
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
+        raise PoolRejected(
             f"{folder} is no pool: {MANIFEST} cannot be read",
             hint="moretta pool build makes one",
         ) from error
     if not whole:
-        raise UsageError(
+        raise PoolRejected(
             f"{folder} is a pool of another version of Moretta", hint="build it anew elsewhere"
         )
     found: dict[str, Any] = about
@@ -153,7 +153,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def opened(folder: Path, made_with: Mapping[str, str]) -> Faces:
-    """Open a finished pool. Raises UsageError when it is not whole, or was drawn with other networks.
+    """Open a finished pool. Raises PoolRejected when it is not whole, or was drawn with other networks.
 
     made_with: name -> sha256 of the networks that will use it; the pool must have been made with them.
     """
@@ -162,12 +162,12 @@ def opened(folder: Path, made_with: Mapping[str, str]) -> Faces:
         theirs = about.get("networks", {}).get(name)
         if theirs != digest:
             said = f"{theirs[:12]} of {name}" if isinstance(theirs, str) else f"no {name}"
-            raise UsageError(
+            raise PoolRejected(
                 f"the pool {folder} was drawn with {said}, this is {digest[:12]}",
                 hint="faces of other networks do not fit: moretta pool build draws a new pool",
             )
     if about["done"] < about["count"]:
-        raise UsageError(
+        raise PoolRejected(
             f"the pool {folder} is unfinished: {about['done']} of "
             f"{count_of(about['count'], 'face')}",
             hint=f"{command(about['count'], about, folder)} goes on with it",
@@ -205,8 +205,8 @@ def command(count: int, about: Mapping[str, Any], folder: Path | None = None) ->
     return shlex.join(words)
 
 
-def damaged(folder: Path) -> UsageError:
+def damaged(folder: Path) -> PoolRejected:
     """Return what is raised for a pool whose files are not what its manifest says."""
-    return UsageError(
+    return PoolRejected(
         f"the pool {folder} is damaged", hint="remove it; moretta pool build draws it again"
     )

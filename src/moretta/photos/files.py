@@ -20,11 +20,11 @@ from pathlib import Path
 from moretta.errors import DiskFull, PhotoError
 from moretta.photos.decode import decode
 from moretta.photos.encode import encode_photo
+from moretta.photos.manifest import PART
 from moretta.photos.photo import EXTENSION, SUFFIXES, Metadata, Photo, sniff
 
 __all__ = [
     "EXTENSION",
-    "PART_PREFIX",
     "SUFFIXES",
     "Photo",
     "encode_photo",
@@ -35,7 +35,6 @@ __all__ = [
     "write_whole",
 ]
 
-PART_PREFIX = ".moretta-part-"  # names of files that are being written begin so
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -61,28 +60,38 @@ def sha256_of(path: Path) -> str:
 
 
 def write_whole(
-    path: Path, data: bytes, *, mtime: float | None = None, durable: bool = True
+    path: Path,
+    data: bytes,
+    *,
+    mtime: float | None = None,
+    durable: bool = True,
+    mode: int = 0o666,
 ) -> None:
     """Write `data` so that `path` holds all of it or is left as it was.
 
     mtime: seconds since 1970 to be stamped on the file, or None for now. durable: wait until the disk
     has it, so that a power cut cannot take it back; without, only the process's own death is survived.
+    mode: permissions, before the umask.
     Raises DiskFull if there is no room, PhotoError for other faults of the disk.
     """
-    with whole_file(path, mtime=mtime, durable=durable) as written:
+    with whole_file(path, mtime=mtime, durable=durable, mode=mode) as written:
         written.write(data)
 
 
 @contextlib.contextmanager
 def whole_file(
-    path: Path, *, mtime: float | None = None, durable: bool = True, mode: int = 0o666
+    path: Path,
+    *,
+    mtime: float | None = None,
+    durable: bool = True,
+    mode: int = 0o666,
+    part_of: str = PART,
 ) -> Iterator[io.BufferedRandom]:
     """Yield a file to write and read; at the end `path` holds all of it, or is left as it was.
 
-    mode: permissions, before the umask. Otherwise as `write_whole`; whatever else is raised inside
-    passes on, and nothing remains.
+    part_of: how its name begins until then. Otherwise as `write_whole`; whatever else is raised inside passes on, and nothing remains.
     """
-    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}")
+    part = path.with_name(f"{part_of}{secrets.token_hex(8)}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(part, flags, mode), "w+b") as written:

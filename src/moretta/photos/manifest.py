@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from moretta.errors import DiskFull, ManifestError, PhotoError, UsageError, count_of
 
@@ -29,7 +29,7 @@ SCHEMA = 1
 MANIFEST = "manifest.jsonl"
 RUN = "run.json"
 LOCK = ".moretta.lock"
-PART = ".moretta-part-"
+PART = ".moretta-part-"  # names of files that are being written begin so
 SIDECAR = ".ifad"  # behind the name of a photo: its sealed original
 NAMES = ".moretta-names.json"
 PERSONS = ".moretta-persons.json"
@@ -249,7 +249,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestError(
-            f"{path} is missing or damaged", hint="start again with --overwrite"
+            f"{path} is missing, damaged, or not ours", hint="choose another folder"
         ) from error
 
 
@@ -322,30 +322,45 @@ def folder_for(output: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the operating system frees it when the process dies, however it dies."""
-    try:
-        file = (folder / LOCK).open("ab")
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be written to: {error.strerror}", hint="choose another --output"
-        ) from error
+    file = _lock(folder)
+    while file is None:
+        file = _lock(folder)
     with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: no lock, one run at a time is the user's care
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise UsageError(
-                f"another run is writing into {folder}",
-                hint="wait for it, or choose another folder",
-            ) from error
         try:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> BinaryIO | None:
+    """Return the locked file; None when a run that ended meanwhile took it away: nobody else sees it."""
+    path = folder / LOCK
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written to: {error.strerror}", hint="choose another --output"
+        ) from error
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock, one run at a time is the user's care
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        file.close()
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        raise UsageError(
+            f"another run is writing into {folder}",
+            hint="wait for it, or choose another folder",
+        ) from error
+    file.close()
+    return None
 
 
 def _sweep(folder: Path) -> None:

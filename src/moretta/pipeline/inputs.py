@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moretta.errors import UsageError
+from moretta.errors import ManifestError, UsageError
 from moretta.photos.files import EXTENSION, SUFFIXES, sniff, write_whole
 from moretta.photos.manifest import NAMES, OURS, PART
 
@@ -93,13 +95,14 @@ def listed(
 def renamed(items: Sequence[Input], folder: Path) -> list[Input]:
     """Give every photo a neutral name in random order, the same again when a run is resumed.
 
-    The list of names links outputs to inputs: it lies in the folder only while the run is going on.
+    The list of names links outputs to inputs: it lies in the folder only while the run is going on,
+    for one reader. Raises ManifestError when it is damaged.
     """
     path = folder / NAMES
     photos = [item for item in items if item.photo]
     names: dict[str, str] = {}
     if path.exists():
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = _kept(path)
     taken = set(names.values())
     free = [f"photo-{i:06d}" for i in range(1, len(photos) + len(taken) + 1)]
     free = [name for name in free if name not in taken][: len(photos)]
@@ -107,11 +110,25 @@ def renamed(items: Sequence[Input], folder: Path) -> list[Input]:
     for item in photos:
         if _key(item) not in names:
             names[_key(item)] = free.pop()
-    write_whole(path, json.dumps(names).encode())
+    write_whole(path, json.dumps(names).encode(), mode=0o600)
     return [
         replace(item, output=names[_key(item)] + _suffix(item.output)) if item.photo else item
         for item in items
     ]
+
+
+def _kept(path: Path) -> dict[str, str]:
+    names: dict[str, str] = {}
+    ours = False
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        names = dict(json.loads(path.read_text(encoding="utf-8")))
+        ours = all(re.fullmatch(r"photo-\d{6,}", name) for name in names.values())
+        ours &= len(set(names.values())) == len(names)
+    if not ours:
+        raise ManifestError(
+            f"{path} is damaged", hint="start anew with --overwrite, or choose another folder"
+        )
+    return names
 
 
 def _key(item: Input) -> str:

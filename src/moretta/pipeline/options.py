@@ -176,6 +176,11 @@ def _check_names(checked: Options) -> None:
         _check_spending(checked, own)
     else:
         _check_identity(checked, draws=chosen.draws_identity or chosen.keyed)
+        if checked.identity == "per-run" and not chosen.keyed and own.asked("match"):
+            raise UsageError(
+                "--match is given, and with --identity per-run one new face is everybody's",
+                hint="leave one of them out: a shared face is matched to nobody",
+            )
     _check_scope(checked, keyed=chosen.keyed)
     if own.secret_chance:
         _check_chance(checked)

@@ -2,8 +2,9 @@
 
 Promise   a person's new face comes from the run's secret and from what tells persons apart. The secret
           is drawn for each run, lies in the output folder only while the run goes on, and is destroyed
-          at its end; so nothing links the faces of two runs unless both were given one --seed.
-          Persons, groups and identity seeds are written nowhere else.
+          at its end; so nothing links the faces of two runs but what was asked for: one --seed, one
+          key with --scope subject, or one ledger, whose own secret makes a person of folders or a file
+          the same one in every run. Persons, groups and identity seeds are written nowhere else.
 Not here  the grouping itself (faces/group.py), and which face of a photo gets a seed (protect.py).
 Format    docs/persons.md.
 """
@@ -135,8 +136,7 @@ def secret(plan: Plan, manifest: Manifest, seed: int | None) -> int:
         )
     value = secrets.randbits(63) if seed is None else seed
     line = {"secret": value, "checked": plan.checked}
-    write_whole(path, json.dumps(line).encode())
-    path.chmod(0o600)
+    write_whole(path, json.dumps(line).encode(), mode=0o600)
     return value
 
 

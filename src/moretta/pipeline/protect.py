@@ -452,7 +452,7 @@ class Protector:
                 except MorettaError as error:
                     task.fault = error.told
                 except Exception as error:  # noqa: BLE001 - as above
-                    task.fault = f"{type(error).__name__}: {error}"
+                    task.fault = type(error).__name__  # its words may name files, or hold numbers
         for task in tasks:
             if task.edited is not None and task.edited.fault:
                 task.fault = task.edited.fault

@@ -28,9 +28,9 @@ from moretta.errors import (
     UsageError,
     one_line,
 )
-from moretta.photos.files import PART_PREFIX, sha256_of, whole_file
+from moretta.photos.files import sha256_of, whole_file
 from moretta.photos.fingerprint import dhash, near
-from moretta.photos.manifest import SIDECAR, folder_for
+from moretta.photos.manifest import PART, SIDECAR, folder_for
 from moretta.pipeline.custody import AccessLog, KeyTable
 from moretta.pipeline.sealing import bound_hash, sidecar_of
 from moretta.privacy import envelope
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 Status = Literal["BOUND", "SOFT", "UNBOUND"]
 Outcome = Literal["recovered", "kept", "drawn", "unbound", "closed", "failed"]
+HELD = f"{PART}back-"  # names of originals that are being written begin so
 PHOTO_LIMIT = 4 << 30  # bytes of a protected photo that is compared
 
 
@@ -130,7 +131,7 @@ def recover(
     purpose: why, for the access log. Raises UsageError when the output cannot be made, and LogBroken
     when the log cannot be written: nothing is opened without it.
     """
-    for part in output.rglob(PART_PREFIX + "*"):  # what an interrupted recovery left
+    for part in output.glob(HELD + "*"):  # what an interrupted recovery left
         part.unlink(missing_ok=True)
 
     def original(one: Sealed, stream: IO[bytes], unlocked: Unlocked) -> Recovered:
@@ -315,9 +316,9 @@ def _written(
     one: Sealed, stream: IO[bytes], unlocked: Unlocked, output: Path, *, allow_unbound: bool
 ) -> Recovered:
     """Decrypt into a part, and give it its name when all is well; otherwise nothing remains."""
-    held = output / f"{PART_PREFIX}{secrets.token_hex(8)}"
+    held = output / f"{HELD}{secrets.token_hex(8)}"
     try:
-        with whole_file(held, mode=0o600) as out:
+        with whole_file(held, mode=0o600, part_of=HELD) as out:
             manifest = envelope.open_body(stream, unlocked, out)
         status = status_of(unlocked.header.core, manifest, one.photo)
         if status != "BOUND" and not allow_unbound:
@@ -366,7 +367,7 @@ def _name(said: object, one: Sealed) -> str:
         part not in ("", ".", "..")
         and part.isprintable() | ("\udc80" <= max(part) <= "\udcff")
         and not set(part) & set("\\:\0\n\r")
-        and not part.startswith(PART_PREFIX)
+        and not part.startswith(PART)
         and len(os.fsencode(part)) <= 255
         for part in parts
     )

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -347,7 +347,7 @@ def admitted(
     """
     check_earlier(resume=resume, overwrite=overwrite)
     sealing.check(options, keyring)
-    sealing.check_places(keyring, folder)
+    sealing.check_places(keyring, folder, options, None if boxes is None else Path(boxes))
     _count_of_jobs(jobs, 1)
     drawn = read_boxes(Path(boxes)) if boxes is not None else {}
     items = listed(inputs, folder, container=options.format, rename=options.rename)
@@ -619,6 +619,8 @@ def _fault(work: Work, error: Exception) -> Done:
         reason = "no room left on the disk" if full else f"{error.strerror or error}"
     elif isinstance(error, MemoryError):
         reason = "not enough memory for a photo of this size"
+    elif isinstance(error, MorettaError):
+        reason = error.told  # a manifest is published: no paths of keys, ledgers and pools
     else:
         ours = True
         reason = f"internal error: {type(error).__name__}: {error}; please report it"
@@ -753,7 +755,8 @@ def _keys_told(keyring: Keyring | None, earlier: Mapping[str, Any], folder: Path
         now = keyring.told(salt) if keyring is not None and given else {}
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(
-            f"{folder / manifests.RUN} is damaged", hint="start again with --overwrite"
+            f"{folder / manifests.RUN} is damaged",
+            hint="start anew with --overwrite, or choose another folder",
         ) from error
     changed = other_keys(before, now) if before is not None else []
     if changed:
@@ -791,7 +794,7 @@ def _internal(path: str | os.PathLike[str] | None) -> Path | None:
     wanted = Path(path)
     with _writing(wanted):
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        wanted.open("ab").close()
+        _appended(wanted).close()
     return wanted
 
 
@@ -826,6 +829,12 @@ def _ledger(path: Path | None) -> contextlib.AbstractContextManager[Ledger | Non
     return ledger
 
 
+def _appended(path: Path) -> IO[bytes]:
+    """Open a file to read it and to write at its end; a new one is for one reader."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o600), "a+b")
+
+
 def _note(path: Path, source: str, done: Done) -> None:
     line = {
         "schema": manifests.SCHEMA,
@@ -835,8 +844,8 @@ def _note(path: Path, source: str, done: Done) -> None:
         "output_sha256": done.record.output_sha256,
         "decision": done.record.decision,
     }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")  # ASCII: holds names that are no Unicode
+    with _appended(path) as file:
+        file.write(json.dumps(line).encode() + b"\n")  # ASCII: holds names that are no Unicode
 
 
 def _count_of_jobs(jobs: int | Literal["auto"], photos: int) -> int:
@@ -1004,9 +1013,22 @@ class _Team:
                 yield from future.result()
 
     def _dismiss(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        """Let the workers end what they are at. A second Ctrl-C does not wait for it.
+
+        What is cut off then left no file: pictures get their names when they are whole.
+        """
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        workers = list((pool._processes or {}).values())
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+            raise
 
 
 def _lost(work: Work) -> Done:

@@ -13,6 +13,7 @@ import mimetypes
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import cv2
@@ -31,8 +32,6 @@ from moretta.privacy.keys import Pseudonyms
 from moretta.weights import load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from moretta.pipeline.custody import Keyring
     from moretta.pipeline.options import Options
     from moretta.records import FaceRecord
@@ -84,11 +83,22 @@ def check(options: Options, keyring: Keyring | None) -> None:
         )
 
 
-def check_places(keyring: Keyring | None, folder: Path) -> None:
-    """Raise UsageError when a secret lies in the output folder, or in it by a link of that name."""
-    if keyring is None:
-        return
-    secret = dict(keyring.files) | ({} if keyring.table is None else {"--key-table": keyring.table})
+def check_places(
+    keyring: Keyring | None, folder: Path, options: Options, boxes: Path | None
+) -> None:
+    """Raise UsageError when a secret lies in the output folder, or in it by a link of that name.
+
+    Secret are keys, the names of people (`--persons`) and those of the inputs (`--boxes`).
+    """
+    secret: dict[str, Path] = {}
+    if keyring is not None:
+        secret.update(keyring.files)
+        if keyring.table is not None:
+            secret["--key-table"] = keyring.table
+    if options.persons not in (None, "folders", "group"):
+        secret["--persons"] = Path(str(options.persons))
+    if boxes is not None:
+        secret["--boxes"] = boxes
     place = folder.resolve()
     for option, path in secret.items():
         ways = (path.resolve(), path.parent.resolve() / path.name)

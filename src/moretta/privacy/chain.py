@@ -49,9 +49,17 @@ def verified(rows: Iterable[bytes], *, known: Iterable[Head] = ()) -> Head:
     """Return the head of a whole log. rows: its lines, with their ends.
 
     known: heads that were kept elsewhere; the log must go through each of them.
-    Raises LogBroken naming the first line that does not follow.
+    Raises LogBroken naming the first line that does not follow, or two heads that no one log can have.
     """
-    head, wanted = Head(), {one.lines: one.sha256 for one in known}
+    head = Head()
+    wanted: dict[int, str] = {0: START}
+    for one in known:
+        if wanted.setdefault(one.lines, one.sha256) != one.sha256:
+            raise LogBroken(
+                f"two different heads of {count_of(one.lines, 'line')} were kept elsewhere",
+                hint=_HINT,
+            )
+    del wanted[0]
     for place, written in enumerate(rows, 1):
         try:
             line: Any = json.loads(written)
@@ -63,7 +71,7 @@ def verified(rows: Iterable[bytes], *, known: Iterable[Head] = ()) -> Head:
         head = after(head, written)
         if wanted.pop(head.lines, head.sha256) != head.sha256:
             raise LogBroken(f"line {place} is not the one that was kept elsewhere", hint=_HINT)
-    if any(lines or sha256 != START for lines, sha256 in wanted.items()):
+    if wanted:
         raise LogBroken(
             f"it once had {count_of(max(wanted), 'line')}, and has {head.lines} now", hint=_HINT
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.errors import UsageError, count_of
+from moretta.errors import PoolRejected, UsageError, count_of
 from moretta.networks import neighbours, pool
 from moretta.weights import backends, load
 
@@ -136,7 +136,7 @@ def existing(named: str, networks: Mapping[str, str]) -> neighbours.Faces | None
 
 
 def sound(found: neighbours.Faces) -> neighbours.Faces:
-    """Return the pool. Raises UsageError where its identities are not those of its seed."""
+    """Return the pool. Raises PoolRejected where its identities are not those of its seed."""
     seed = found.about.get("seed")
     if (
         not isinstance(seed, int)
@@ -146,7 +146,7 @@ def sound(found: neighbours.Faces) -> neighbours.Faces:
             pool.random_identities(len(found), seed, found.identities.shape[1]),
         )
     ):
-        raise UsageError(
+        raise PoolRejected(
             f"the pool {found.folder} is damaged: its identities are not those of its seed",
             hint="remove it; moretta pool build draws it again",
         )
@@ -172,7 +172,7 @@ def told(named: str) -> dict[str, str]:
     """Return what records say of the pool in the folder `named`: its manifest's hash, and no path.
 
     The manifest holds the networks, the seed, the truncation and the number of faces: all that a pool
-    hangs on. Growth that is not done has no part in it. Raises UsageError when it cannot be read.
+    hangs on. Growth that is not done has no part in it. Raises PoolRejected when it cannot be read.
     """
     if not named:
         return {}
@@ -185,7 +185,7 @@ def told(named: str) -> dict[str, str]:
 def stand_ins(named: str, match: pool.Match = "none") -> tuple[pool.Pool, TraitsHead]:
     """Return the identities of the pool in the folder `named`, in memory, and the head that labels them.
 
-    match: what a face chosen from it will have in common with the old one. Raises UsageError for what
+    match: what a face chosen from it will have in common with the old one. Raises PoolRejected for what
     is no pool or no whole one, for a pool of another recogniser or backend, for identities that are not
     those of its seed, and for fewer than FEWEST of a kind that `match` asks for.
     """
@@ -195,7 +195,7 @@ def stand_ins(named: str, match: pool.Match = "none") -> tuple[pool.Pool, Traits
     wanted = sorted(backends.NETWORKS, key=lambda name: name == backends.COMPOSER)  # that one last
     found = neighbours.opened(folder, {name: load.entry(name).sha256 for name in wanted})
     if found.identities.shape[1:] != (pool.LENGTH,):
-        raise UsageError(
+        raise PoolRejected(
             f"the pool {folder} has identities of another recogniser: shape {found.identities.shape},"
             f" not (n, {pool.LENGTH})",
             hint="moretta pool build draws one for this recogniser",
@@ -205,7 +205,7 @@ def stand_ins(named: str, match: pool.Match = "none") -> tuple[pool.Pool, Traits
     made = pool.labelled(found.identities, head)
     few, kind = pool.fewest(made, match)
     if few < FEWEST:
-        raise UsageError(
+        raise PoolRejected(
             f"the pool {folder} has {few} of {count_of(len(made), 'face')}"
             + (f" that look {kind}, and --match {match} needs {FEWEST}" if kind else ": no choice"),
             hint=f"a larger --count: {neighbours.command(4 * len(made), found.about, folder)}; rare kinds"

@@ -87,6 +87,7 @@ class Detector:
     sure_if_larger: float = (
         0.0  # score from which a find above `largest` counts whatever it lies with
     )
+    quick: bool = False  # it takes the looks at turned photos and at the border, if it is there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +113,9 @@ def find_faces(
     photo: (height, width, 3) RGB, upright. min_face: smaller faces are not looked for, in pixels.
     thorough: also look at the photo turned by 90, 180 and 270 degrees, and at twice its size for
     faces below 16 px. Without it the turns are looked at in full, and the `fallback` detectors (built
-    then) shown the whole photo, only when nothing is found. What `eyes` are unsure of is shown to the
-    `fallback` detectors in any case: see `confirmed`. quick: see `with_quick_looks`.
+    then) shown the whole photo, only when nothing is found. What one of `eyes` is unsure of is shown to
+    the other ones and to the `fallback` detectors in any case: see `confirmed`. fallback: detectors
+    that are not in `eyes`; without it nobody is asked twice. quick: see `with_quick_looks`.
     """
     found: list[tuple[Eye, Found]] = []
     unsure: list[tuple[Eye, Found]] = []
@@ -127,7 +129,7 @@ def find_faces(
             unsure.append((eye, finds.kept(finds.scores < eye.least_score)))
     faces = one_list(found, photo.shape, min_face)
     if quick:
-        first = eyes[0]
+        first = next((eye for eye in eyes if eye.detector.quick), eyes[0])
         cut, perhaps = look_at_border(photo, first, min_face, _least(first, fallback))
         unsure.append((first, perhaps))
         faces = with_quick_looks(photo, first, faces, cut, min_face)
@@ -139,7 +141,7 @@ def find_faces(
             if faces:
                 break
     if fallback:
-        faces = faces + confirmed(photo, unsure, faces, fallback, min_face)
+        faces = faces + confirmed(photo, unsure, faces, lambda: [*eyes, *fallback()], min_face)
     return faces
 
 
@@ -153,10 +155,10 @@ def confirmed(
     photo: Pixels,
     unsure: Sequence[tuple[Eye, Found]],
     known: Sequence[Face],
-    fallback: Callable[[], Sequence[Eye]],
+    everybody: Callable[[], Sequence[Eye]],
     min_face: float,
 ) -> list[Face]:
-    """Return the faces among unsure finds that another detector sees too when it is shown the place.
+    """Return the faces among unsure finds that another of all detectors sees too, shown the place.
 
     One detector misses a face half hidden, out of focus or cut by the border, and is unsure of it;
     an unlike one fails on other faces. To ask it about these places alone costs a quarter of asking it
@@ -167,7 +169,9 @@ def confirmed(
         if any(_shared(find, face) > TAKEN for face in (*known, *faces)):
             continue
         view, scale, shift = _close(photo, find.box)
-        for eye in fallback():
+        for eye in everybody():
+            if eye.detector.name == find.detector:
+                continue
             seen = eye.look(view, eye.least_score).moved(scale, (0, 0)).moved((1, 1), shift)
             faces += [
                 face
