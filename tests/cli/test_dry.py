@@ -74,6 +74,13 @@ def finished_run_with_neutral_names(tmp_path, folder, moretta):
     return folder(1), ("--rename", "--resume")
 
 
+def finished_run_with_persons(tmp_path, folder, moretta):
+    pytest.importorskip("torch")
+    more = ("--method", "newface", "--identity", "per-run")
+    assert moretta("anonymize", folder(1), "-o", tmp_path / "out", *more)[0] in (0, 3)
+    return folder(1), (*more, "--resume")
+
+
 @pytest.mark.parametrize(
     ("begin", "said"),
     [
@@ -88,6 +95,7 @@ def finished_run_with_neutral_names(tmp_path, folder, moretta):
         (earlier_run, "holds an earlier run"),
         (earlier_run_with_other_settings, "seed was 1, is 2"),
         (damaged_manifest, "line 1 is damaged"),
+        (finished_run_with_persons, "new faces came from was destroyed"),
         (finished_run_with_neutral_names, "whose list of names was destroyed"),
     ],
 )

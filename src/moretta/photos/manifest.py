@@ -232,6 +232,15 @@ def examined(
     return read_lines(folder)
 
 
+def stands(folder: Path, line: Mapping[str, Any]) -> bool:
+    """Whether a photo with this line is as done as the line says: published, it is there in its size."""
+    if line["decision"] != "published":
+        return True
+    path = inside(folder, line["name"])
+    size = path.stat().st_size if path.is_file() else -1
+    return size >= 0 and size == line.get("output_bytes", size)
+
+
 def refuse_earlier(folder: Path) -> None:
     """Raise UsageError when a run was begun in the folder, ManifestError when it is not ours."""
     if (folder / MANIFEST).exists() or (folder / RUN).exists():
@@ -446,12 +455,10 @@ def _fallen(
         if line["decision"] != "published":
             continue
         name = line["name"]
-        path = inside(folder, name)
-        size = path.stat().st_size if path.is_file() else -1
-        if size < 0 or size != line.get("output_bytes", size):
+        if not stands(folder, line):
             again.add(name)
         elif line.get("sidecar_bytes"):
-            found = beside(path, line)
+            found = beside(inside(folder, name), line)
             if found == "missing":
                 bare.add(name)
             elif found == "cut":

@@ -343,7 +343,7 @@ def admitted(
 
     Raises UsageError and its kin for what refuses it. Nothing is made, drawn or written, so a dry run
     calls this too. What shows only when a file is opened for writing is left to the run: another run
-    in the folder, a damaged page of a ledger, other photos' sidecars, persons of a finished run.
+    in the folder, a damaged page of a ledger, other photos' sidecars.
     """
     check_earlier(resume=resume, overwrite=overwrite)
     sealing.check(options, keyring)
@@ -379,9 +379,13 @@ def admitted(
         settings["boxes_sha256"] = sha256_of(Path(boxes))
     manifests.check_place(folder)
     lines = manifests.examined(folder, settings, resume=resume, overwrite=overwrite)
-    kept = [line for line in lines if going_on and line["decision"] != "failed"]
+    lines = [line for line in lines if going_on and line["decision"] != "failed"]
+    kept = [line for line in lines if manifests.stands(folder, line)]
     if options.rename and kept:
         _refuse_finished(folder)
+    if not (own.counted and plan.kind in ("folders", "csv")):  # else they come from the ledger
+        seed = _persons_seed(plan, options, keyring)
+        persons.check(plan, folder, earlier=going_on, done=bool(kept), seed=seed)
     _refuse_internal(internal_record, folder)
     return Ready(
         items=items,
