@@ -1,5 +1,6 @@
 """From Python: the same pixels as the command, and nothing to publish by mistake."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 import moretta as package
 from moretta import Anonymizer, anonymize_image, find_faces
 from moretta.errors import KeyRejected, UsageError
+from moretta.pipeline.options import Options, options
 from moretta.privacy import keys
 from moretta.records import PhotoRecord
 
@@ -81,6 +83,34 @@ def test_a_keyed_method_draws_a_picture_from_a_key_and_refuses_without(
     assert (pictures[0] != pictures[1]).any()
     with pytest.raises(KeyRejected, match="cannot be read"):
         maker.image(portrait, keyring=tmp_path / "nobody.key")
+
+
+def test_a_withheld_picture_has_no_pseudonym(scene):
+    pytest.importorskip("torch")
+    from moretta.pipeline.custody import fleeting
+
+    maker = Anonymizer("ifadit", settings={"pseudonym": "rotation"})
+    _, record = maker.image(scene, keyring=fleeting())
+    assert (record.decision, record.pseudonym) == ("withheld", {})
+
+
+def test_the_record_has_the_notes_of_the_picture(portrait, built, monkeypatch):
+    protector = built(options({"method": "solid"}))
+
+    def noting(pictures):
+        results = type(protector).protect(protector, pictures)
+        results[0].notes.append("it was seen")
+        return results
+
+    monkeypatch.setattr(protector, "protect", noting)
+    maker = Anonymizer()
+    maker._protector = protector
+    assert maker.image(portrait)[1].notes == ("it was seen",)
+
+
+def test_the_class_names_every_option():
+    said = set(re.findall(r"\w+", Anonymizer.__doc__))
+    assert set(Options.model_fields) <= said
 
 
 def test_what_is_withheld_comes_back_black(scene, cheap):

@@ -154,3 +154,50 @@ def test_the_tests_that_modules_name_are_there():
     ]
     assert len(named) > 40
     assert [one for one in named if not (ROOT / one[1]).exists()] == []
+
+
+def test_the_page_of_rooms_names_what_is_in_them():
+    block = re.search(
+        r"```\nsrc/moretta/\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL
+    )
+    rooms = re.split(r"^  (?=\S)", block[1], flags=re.MULTILINE)
+    said = {room.split()[0]: set(re.findall(r"\w+", room)) for room in rooms if room.strip()}
+    package = ROOT / "src/moretta"
+    for room in sorted(path.parent.name for path in package.glob("*/__init__.py")):
+        words = said[f"{room}/"]
+        if room == "cli":  # one file a command
+            continue
+        here = {one.stem for one in (package / room).iterdir() if one.suffix == ".py"}
+        here |= {one.parent.name for one in (package / room).glob("*/__init__.py")}
+        assert {name for name in here if not name.startswith("_")} <= words, room
+
+
+def test_every_network_that_ships_is_on_its_pages():
+    from moretta.weights.load import catalogue
+
+    networks = (ROOT / "docs/networks.md").read_text()
+    shipping, _, others = networks.partition("do not ship")
+    licences = (ROOT / "src/moretta/weights/bundled/LICENSES.md").read_text()
+    for name, entry in catalogue().items():
+        assert re.search(
+            rf"^\|.*`{name}`.*\|", shipping if entry.ships else others, re.MULTILINE
+        ), name
+        if entry.ships:
+            assert f"| `{entry.file}` |" in licences
+
+
+def test_tables_have_no_blank_line_within():
+    for page in PAGES:
+        for row, ruled in re.findall(
+            r"^\|[^\n]*\|\n\n(\|[^\n]*)\n([^\n]*)", page.read_text(), re.MULTILINE
+        ):
+            assert re.match(r"\|[-:| ]+\|$", ruled), f"{page.name}: {row[:60]}"
+
+
+def test_the_page_of_run_json_names_what_a_run_adds():
+    page = (ROOT / "docs/manifest.md").read_text()
+    source = (ROOT / "src/moretta/pipeline/run.py").read_text()
+    added = set(re.findall(r"settings\[\"(\w+)\"\] = ", source))
+    assert added == {"persons", "settings", "keys", "boxes_sha256"}
+    for key in ("keys", "boxes_sha256"):
+        assert f"| `settings.{key}` |" in page

@@ -25,10 +25,9 @@ class Anonymizer:
     """Protects photos with one set of options; networks are loaded once, at first use.
 
     Options are those of `moretta anonymize`, with underscores: method, settings, strength, identity,
-    persons, ledger, detector,
-    threshold, min_face, thorough, on_no_face, on_audit_fail, audit_far, metadata, format, quality,
-    rename, seed, max_pixels, device. Raises UsageError for an option that does not exist or is out
-    of range.
+    persons, ledger, detector, threshold, min_face, thorough, on_no_face, on_audit_fail, audit_far,
+    metadata, format, quality, rename, reversible, scope, linkable, seed, max_pixels, device. Raises
+    UsageError for an option that does not exist or is out of range.
 
     >>> Anonymizer(method="pixelate", settings={"cells": 6}).options.method
     'pixelate'
@@ -93,6 +92,7 @@ class Anonymizer:
             pseudonyms=begun.pseudonyms if begun else None,
         )
         (result,) = protector.protect([picture])
+        published = result.decision == "published"
         record = PhotoRecord(
             name=name,
             decision=result.decision,
@@ -100,14 +100,14 @@ class Anonymizer:
             width=rgb.shape[1],
             height=rgb.shape[0],
             faces=tuple(result.faces),
+            notes=tuple(result.notes),
             seconds=dict(result.seconds),
-            pseudonym=begun.public if begun else {},
+            pseudonym=begun.public if begun and published else {},
             method=self.options.method,
             weights=protector.weights(result.faces),
             seed=result.seed if self._built().tells_seeds else None,
             version=__version__,
         )
-        published = result.decision == "published"
         pixels = result.pixels.copy() if result.pixels is rgb else result.pixels
         return (pixels if published else np.zeros_like(rgb)), record
 

@@ -157,6 +157,41 @@ def test_benchmark_looks_at_the_people_before_anything_starts(
     assert all(said in one for one in warned)
 
 
+def test_benchmark_with_a_keyed_method_can_be_called_again(moretta, tmp_path, monkeypatch, quick):
+    pytest.importorskip("torch")
+
+    class Begun(Exception):
+        pass
+
+    def evaluated(*_, **__):
+        raise Begun
+
+    monkeypatch.setattr("moretta.evaluation.protocol.evaluate", evaluated)
+    monkeypatch.setenv("MORETTA_DEBUG", "1")
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for person in range(12):
+        for photo in "ab":
+            path = photos / str(person) / f"{photo}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
+    words = ("benchmark", "--methods", "ifadit:pseudonym=rotation", "--data", photos, "--out", out)
+    key = out / "keys" / "ifadit-pseudonym-rotation.key"
+    manifest = out / "outputs" / "ifadit-pseudonym-rotation" / "manifest.jsonl"
+    with pytest.raises(Begun):
+        moretta(*words)
+    before = key.read_bytes(), manifest.read_bytes()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(before[1].splitlines()) == 24
+    with pytest.raises(Begun):
+        moretta(*words)
+    assert (key.read_bytes(), manifest.read_bytes()) == before
+    key.unlink()
+    monkeypatch.delenv("MORETTA_DEBUG")
+    code, _, err = moretta(*words)
+    assert code == 2
+    assert "was drawn from a key that is not at" in err
+
+
 def test_benchmark_takes_a_method_in_several_settings(tmp_path):
     from moretta.cli.benchmark import _maker, listed_methods
 

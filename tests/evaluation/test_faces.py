@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import io
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +17,9 @@ from PIL import Image
 
 from moretta.evaluation import embed, faces
 from moretta.faces.crop import points_of_box
+from moretta.faces.detect import search
 from moretta.records import Box, Face
+from moretta.weights import load
 
 
 def face(left, top, side):
@@ -247,3 +251,24 @@ def test_freed_memory_goes_back_to_the_system():
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=plain
     )
     assert float(said.stdout) > 150
+
+
+def test_finds_of_another_network_or_search_are_not_used(textured, monkeypatch):
+    searched = []
+
+    def find_faces(photo, eyes, **_):
+        searched.append(len(searched))
+        return [face(10, 10, 40 + len(searched))]
+
+    monkeypatch.setattr(faces, "find_faces", find_faces)
+    cache, key = embed.Cache(None), faces.content_key(textured)
+
+    def side():
+        return faces.Finder("yunet", cache).find(textured, key)[0].box.width
+
+    assert [side(), side()] == [41, 41]
+    monkeypatch.setattr(search, "VERSION", search.VERSION + 1)
+    assert [side(), side()] == [42, 42]
+    other = dataclasses.replace(load.entry("yunet"), sha256="f" * 64)
+    monkeypatch.setattr(faces, "load", SimpleNamespace(entry=lambda name: other))
+    assert [side(), side()] == [43, 43]

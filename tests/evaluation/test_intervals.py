@@ -57,29 +57,6 @@ def test_genuine_variance_by_a_loop():
     assert (found.lo, found.hi) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_impostor_variance_by_the_published_loop():
-    """cis-matching-tasks sums products of y over all ordered pairs of pairs that share a person."""
-    rng = np.random.default_rng(2)
-    n = 7
-    counts = rng.integers(1, 4, (n, n)).astype(float)
-    counts = np.triu(counts, 1) + np.triu(counts, 1).T
-    errors = rng.binomial(counts.astype(int), 0.3).astype(float)
-    errors = np.triu(errors, 1) + np.triu(errors, 1).T
-    rate = errors.sum() / counts.sum()
-    y = errors - counts * rate
-    np.fill_diagonal(y, 0)
-    same = sum(y[i, j] ** 2 for i in range(n) for j in range(n) if i != j)
-    shared = sum(
-        y[i, j] * y[i, k]
-        for i in range(n)
-        for j in range(n)
-        for k in range(n)
-        if len({i, j, k}) == 3
-    )
-    wanted = (2 * same + 4 * max(0, shared)) / counts.sum() ** 2
-    assert intervals.impostor_variance(errors, counts) == pytest.approx(wanted, abs=1e-12)
-
-
 def test_paired_differences_are_narrower_than_unpaired():
     rng = np.random.default_rng(3)
     base = rng.uniform(0, 1, 200)

@@ -159,12 +159,13 @@ def test_pixel_at_nothing_is_the_photo_itself(ladder, face_crop):
 
 def test_regions_leave_the_rest_alone(face_crop):
     from moretta.networks.composer import ellipse
-    from moretta.networks.regions import FEATURES, REGIONS, regions
+    from moretta.networks.regions import REGIONS, regions
 
     points = torch.from_numpy(points_in(face_crop)).float()[None]
     parts = regions(points, ellipse(SIDE))[0]
-    for name, kept in (("features", FEATURES), ("face", REGIONS[:-1]), ("ellipse", REGIONS)):
-        assert module.REGIONS_OF[name] == kept
+    assert module.REGIONS_OF["face"] == REGIONS[:-1]
+    assert module.REGIONS_OF["ellipse"] == REGIONS
+    for name, kept in module.REGIONS_OF.items():
         free = parts[[REGIONS.index(one) for one in kept]].sum(0).numpy() < 1e-3
         assert free.mean() > 0.3
         for variant in ("pixel", "latent"):
@@ -294,11 +295,13 @@ def test_auto_of_the_swapper_takes_the_least_that_hides(tiny_swapper, face_crop,
 
 def test_the_swapper_then_regions(tiny_swapper, face_crop):
     from moretta.networks.composer import ellipse
-    from moretta.networks.regions import FEATURES, REGIONS, regions
+    from moretta.networks.regions import REGIONS, regions
 
     points = torch.from_numpy(points_in(face_crop)).float()[None]
     parts = regions(points, ellipse(face_crop.pixels.shape[0]))[0]
-    free = parts[[REGIONS.index(one) for one in FEATURES]].sum(0).numpy() < 1e-3
+    free = (
+        parts[[REGIONS.index(one) for one in module.REGIONS_OF["features"]]].sum(0).numpy() < 1e-3
+    )
     out = built(variant="swapper", region="features")([face_crop])[0].pixels
     np.testing.assert_array_equal(out[free], face_crop.pixels[free])
     assert (out != face_crop.pixels).any()
@@ -477,9 +480,3 @@ def test_a_shared_target_that_is_the_face_itself_is_refused(face_crop, monkeypat
     )
     with pytest.raises(UsageError, match="likeness"):
         run([replace(face_crop, identity=7)])
-
-
-def test_more_than_there_is_cannot_be_taken(ranking):
-    assert ranking.first("rows", 2).tolist() == ranking.spaces["rows"].order[:2].tolist()
-    with pytest.raises(ValueError, match="k is 10, and there are 9 rows"):
-        ranking.first("rows", 10)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +100,16 @@ def test_samples_can_be_truncated_in_who_they_are(backend):
     assert torch.equal(free[3], alike[3])
     torch.testing.assert_close(alike[2][0], alike[2][1], rtol=1e-4, atol=1e-4)
     assert float((free[2][0] - free[2][1]).abs().max()) > 0.1
+
+
+def test_methods_use_what_the_protocol_has_and_nothing_else():
+    import moretta.methods
+    from moretta.networks.backend import Backend, ComposerBackend
+
+    has = {name for name in vars(Backend) if not name.startswith("_")}
+    assert has <= set(dir(ComposerBackend)) | set(ComposerBackend.__dataclass_fields__)
+    used = set()
+    for path in Path(moretta.methods.__file__).parent.glob("*.py"):
+        used |= set(re.findall(r"\bbackend\.([a-z_]+)(?! import)\b", path.read_text()))
+    assert len(used) > 10
+    assert used <= has

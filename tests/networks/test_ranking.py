@@ -197,7 +197,7 @@ def test_the_metric_rewards_identity_and_not_doing_nothing():
     named = ranks.scores(np.tile(did, (3, 1)), np.tile(dat, (3, 1)))
     np.testing.assert_allclose(named["ratio"], score)
     np.testing.assert_allclose(named["per pair"], score)
-    assert set(named) == set(ranks.SCORES)
+    assert set(named) == {"ratio", "per pair", "difference", "identity"}
 
 
 def test_spearman_halves_and_overlap():
@@ -242,3 +242,12 @@ def test_a_sample_of_features_is_spread_over_rows(readers):
     rows = {ranks.first_row(layers, SHAPE.latent, "channels", one) for one in chosen}
     assert rows == set(range(9))
     assert len(ranks.stratified(layers, SHAPE.latent, "channels", score, 10**6, 1)) == n
+
+
+def test_a_ranking_is_read_and_hashed_once(monkeypatch):
+    from moretta.weights import backends, load
+
+    read = []
+    monkeypatch.setattr(load, "_check", lambda wanted, *_: read.append(wanted.name))
+    backends.ranking()
+    assert read == ["styleid"]

@@ -96,7 +96,7 @@ def test_absurd_work_is_refused_before_it_is_done(memory, passes, lanes):
 
 
 def test_the_ends_of_the_range_are_accepted():
-    for cost in (Cost(), keys.ESCROW, Cost(2, 19 << 10, 1), Cost(16, 4 << 20, 16)):
+    for cost in (Cost(), Cost(1, 2 << 20), Cost(2, 19 << 10, 1), Cost(16, 4 << 20, 16)):
         assert cost.sound()
     for cost in (Cost(1, (1 << 20) - 1, 4), Cost(3, (19 << 10) - 1, 4), Cost(3, (4 << 20) + 1, 4)):
         assert not cost.sound()

@@ -279,10 +279,19 @@ def command(
         print(f"moretta: warning: {said}", file=sys.stderr)  # noqa: T201
     if dry_run:
         from moretta.cli.dry import rehearse
-        from moretta.pipeline.run import check_earlier
 
-        check_earlier(resume=resume, overwrite=overwrite)
-        code = rehearse(inputs, output, checked, boxes=boxes, jobs=count, as_json=json)
+        code = rehearse(
+            inputs,
+            output,
+            checked,
+            jobs=count,
+            resume=resume,
+            overwrite=overwrite,
+            boxes=boxes,
+            internal_record=internal_record,
+            keyring=ring,
+            as_json=json,
+        )
         raise typer.Exit(code)
     with Display(progress) as display:
         summary = run(

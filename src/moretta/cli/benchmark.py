@@ -45,7 +45,8 @@ def command(
 ) -> None:
     """Compare methods: one output and one report each, then benchmark.json and benchmark.html.
 
-    Photos that a method withholds count as no output. An output that is there already is used again.
+    Photos that a method withholds count as no output. An output that is there already is used again; the
+    keys of keyed methods are kept for that, in the folder keys beside the outputs.
     Exit code 0 with a verdict on every method, 3 where one has none (too few people, a gate failed), 2
     for wrong use.
 
@@ -191,14 +192,32 @@ def _maker(entry: Entry, out: Path, seed: int) -> Anonymizer:
 def _protected(data: Path, folder: Path, maker: Anonymizer) -> None:
     from moretta.cli.show import Display
     from moretta.methods import method
-    from moretta.pipeline.custody import fleeting
 
     there = (folder / "manifest.jsonl").exists()
-    keyed = method(maker.options.method).keyed  # by a key that the attackers do not get
+    key = _key(folder, there=there) if method(maker.options.method).keyed else None
     with Display("auto") as display:
-        maker.run(
-            data, folder, resume=there, keyring=fleeting() if keyed else None, listener=display
+        maker.run(data, folder, resume=there, keyring=key, listener=display)
+
+
+def _key(folder: Path, *, there: bool) -> Path:
+    """Return the key of a method's output, beside all outputs: it goes on with it, attackers get none.
+
+    there: the output was begun before. Raises UsageError when its key is gone.
+    """
+    from moretta.photos.manifest import make_folder
+    from moretta.pipeline.custody import write_key
+    from moretta.privacy import keys
+
+    path = folder.parents[1] / "keys" / f"{folder.name}.key"
+    if there and not path.exists():
+        raise UsageError(
+            f"{folder} was drawn from a key that is not at {path}",
+            hint=f"remove {folder}, or choose another --output",
         )
+    if not path.exists():
+        make_folder(path.parent, hint="choose another name")
+        write_key(path, keys.to_bytes(keys.new()))
+    return path
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from moretta.errors import count_of, one_line
 
 if TYPE_CHECKING:
+    from moretta.pipeline.custody import Keyring
     from moretta.pipeline.options import Options
 
 
@@ -19,28 +20,37 @@ def rehearse(
     output: Path,
     options: Options,
     *,
-    boxes: Path | None,
     jobs: int | Literal["auto"],
+    resume: bool,
+    overwrite: bool,
+    boxes: Path | None,
+    internal_record: Path | None,
+    keyring: Keyring | None,
     as_json: bool,
 ) -> int:
-    """Print what a run would do; return 0 when it is ready to start, 4 when some input is at fault.
+    """Print what a run would do; return 0 when it is ready to start.
 
-    Faults that would stop a run (unknown names, altered weights, a missing device) are raised here
-    as they would be there.
+    Returns 4 when some input is at fault, or the photos would not fit on the disk. What would refuse a
+    run (unknown names, altered weights, an earlier run in the output) is raised here as it would be
+    there.
     """
     from moretta.photos import manifest
-    from moretta.pipeline.boxes import read_boxes
-    from moretta.pipeline.inputs import listed
-    from moretta.pipeline.persons import planned
     from moretta.pipeline.protect import Protector
-    from moretta.pipeline.run import check_boxes, prepared
+    from moretta.pipeline.run import admitted
 
-    items = listed(inputs, output, container=options.format, rename=options.rename)
-    drawn = read_boxes(boxes) if boxes else {}
-    check_boxes(drawn, items)
-    planned(items, options)
+    ready = admitted(
+        inputs,
+        output,
+        options,
+        jobs=jobs,
+        resume=resume,
+        overwrite=overwrite,
+        boxes=boxes,
+        internal_record=internal_record,
+        keyring=keyring,
+    )
+    items, to_draw = ready.items, ready.to_draw
     photos = [item for item in items if item.photo]
-    _, to_draw = prepared(options, len(photos), jobs, None)
     Protector(options)
     faults = [(item.name, item.fault) for item in photos if item.fault]
     outside = sum(item.outside for item in items)
@@ -48,19 +58,22 @@ def rehearse(
     others = 0 if earlier else sum(1 for _ in manifest.not_of_a_run(output))
     above = next(path for path in (output, *output.resolve().parents) if path.exists())
     free = shutil.disk_usage(above).free
-    needed = sum(item.path.stat().st_size for item in photos if not item.fault)
+    sizes = {item.output: item.path.stat().st_size for item in photos if not item.fault}
+    needed = sum(sizes.values())
+    to_do = sum(size for name, size in sizes.items() if name not in ready.done)
+    fits = free > to_do
     report = {
         "photos": len(photos),
         "not_photos": len(items) - len(photos) - outside,
         "links_outside": outside,
         "others_in_output": others,
         "faults": [{"input": name, "reason": fault} for name, fault in faults],
-        "boxes_for": len(drawn),
+        "boxes_for": len(ready.drawn),
         "input_bytes": needed,
         "free_bytes": free,
         "to_draw": to_draw,
         "settings": options.model_dump(),
-        "ready": free > needed,
+        "ready": fits,
     }
     if as_json:
         print(json.dumps(report))  # noqa: T201
@@ -82,4 +95,8 @@ def rehearse(
             print(f"links out of the inputs, to be left alone: {outside}")  # noqa: T201
         if others:
             print(f"files in the output folder that are not ours, to be left alone: {others}")  # noqa: T201
-    return 4 if faults else 0
+        if not fits:
+            print(  # noqa: T201
+                f"not ready: the photos take {to_do / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
+            )
+    return 4 if faults or not fits else 0

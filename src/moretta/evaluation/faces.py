@@ -22,10 +22,11 @@ import numpy as np
 from moretta.errors import UsageError
 from moretta.evaluation.pairs import Pair, perceptual_hash, read_pixels
 from moretta.faces.crop import apply, inverse, to_template, warp
-from moretta.faces.detect import detector
+from moretta.faces.detect import detector, search
 from moretta.faces.detect.search import Eye, find_faces
 from moretta.faces.mask import CENTRE, SEMI_AXES
 from moretta.records import Box, Face
+from moretta.weights import load
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -80,11 +81,16 @@ class Ledger:
 
 
 class Finder:
-    """A detector with a cache: every face of a photo, by the photo's content."""
+    """A detector with a cache: every face of a photo, by the photo's content.
+
+    What another network, or another version of the search, found is not used.
+    """
 
     def __init__(self, name: str, cache: Cache) -> None:
         chosen = detector(name)
         self._name, self._cache = name, cache
+        networks = "-".join(load.entry(one).sha256[:12] for one in chosen.networks)
+        self._kind = f"faces-{name}-{networks}-{search.VERSION}"
         self._eyes = [
             Eye(detector=chosen, look=chosen.build("cpu", 1), least_score=chosen.least_score)
         ]
@@ -95,7 +101,7 @@ class Finder:
         turned: False where it is known that the face stands upright, as in the released version of a
         photo whose face was found so: a search in all directions takes seven times as long.
         """
-        kind, code = f"faces-{self._name}{'' if turned else '-upright'}", bytes.fromhex(key)
+        kind, code = f"{self._kind}{'' if turned else '-upright'}", bytes.fromhex(key)
         (kept,) = self._cache.get(kind, [code])
         if kept is None:
             faces = find_faces(photo, self._eyes, quick=False)

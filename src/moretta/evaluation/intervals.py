@@ -99,22 +99,6 @@ def genuine_variance(accepted: Floats, owners: Ints) -> float:
     return float(((m * (a - accepted.mean())) ** 2).sum() / m.sum() ** 2)
 
 
-def impostor_variance(errors: Floats, counts: Floats) -> float:
-    """Return the variance of an error rate over comparisons of different people.
-
-    errors, counts: (people, people), ordered pairs, diagonal ignored: errors made, comparisons done.
-    [2 sum y_ij^2 + 4 max(0, sum_i ((sum_j y_ij)^2 - sum_j y_ij^2))] / (sum m_ij)^2 with
-    y_ij = m_ij (e_ij - rate), as published for symmetric y.
-    """
-    m = counts * (1 - np.eye(len(counts)))
-    y = errors * (1 - np.eye(len(counts)))
-    rate = y.sum() / m.sum()
-    y = y - m * rate
-    squares = (y**2).sum()
-    shared = float((y.sum(1) ** 2).sum() - squares)
-    return float((2 * squares + 4 * max(0.0, shared)) / m.sum() ** 2)
-
-
 def paired_difference(first: Floats, second: Floats, *, seed: int) -> Estimate:
     """Return mean(first) - mean(second) over the same people, with a paired 95 % bootstrap interval."""
     count = len(first)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-EXPRESSIONS = ("angry", "disgusted", "afraid", "happy", "sad", "surprised", "neutral")
 GENDERS = ("female", "male")
 AGES = np.array([0.25, *range(1, 81)])  # years that the classes of `age` stand for
 BATCH = 32

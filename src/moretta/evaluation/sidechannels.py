@@ -63,6 +63,12 @@ def metadata(path: Path) -> dict[str, str]:
     }
 
 
+def _names(person: str) -> set[str]:
+    """Return what is looked for: the label, and the last part where it is of nested folders."""
+    label = person.lower()
+    return {label, label.rpartition("/")[2]}
+
+
 def side_channels(pairs: Sequence[Pair]) -> list[str]:
     """Return one sentence for each kind of metadata in the released files, and for names in it."""
     kinds: Counter[str] = Counter()
@@ -72,8 +78,8 @@ def side_channels(pairs: Sequence[Pair]) -> list[str]:
             continue
         found = metadata(pair.released)
         kinds.update(found.keys())
-        name, text = pair.person.lower(), " ".join(found.values()).lower()
-        named += len(name) >= LEAST_NAME and name in text
+        text = " ".join(found.values()).lower()
+        named += any(len(name) >= LEAST_NAME and name in text for name in _names(pair.person))
     said = [f"{kind} data in {count_of(n, 'released file')}" for kind, n in sorted(kinds.items())]
     if named:
         said.append(f"{NAMED} {count_of(named, 'released file')}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from moretta.networks import neighbours
-    from moretta.networks.backend import ComposerBackend
+    from moretta.networks.backend import Backend
     from moretta.networks.features import Features
     from moretta.privacy.entropy import Entropy
     from moretta.records import Guard
@@ -246,7 +246,7 @@ def build(settings: Falco, device: str) -> FaceEdit:
 
 
 def _edit(
-    settings: Falco, backend: ComposerBackend, features: Features, pool: neighbours.Faces
+    settings: Falco, backend: Backend, features: Features, pool: neighbours.Faces
 ) -> FaceEdit:
     import numpy as np
     import torch

@@ -1,7 +1,8 @@
 """What the four systems know of a generative network: a backend, and nothing beyond it.
 
 The bundled composer is one backend; published StyleGAN2 networks with an encoder become another.
-Methods are written against `Backend`.
+Methods use what `Backend` has and nothing else. Pools, recipes and the networks that go with the composer
+(features, reader, swapper) are written for `ComposerBackend`.
 
 Assumes   pictures are wide crops, RGB -1..1; points in units of the crop's side.
 Sources   design section 7.
@@ -96,8 +97,24 @@ class Backend(Protocol):
     def attributes(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side) -> codes without noise; differentiable."""
 
+    @property
+    def prior(self) -> Prior:
+        """What scenes, points and attribute codes are drawn from without a photo."""
+
+    def known(self, pictures: torch.Tensor, noise: torch.Tensor, *, level: int) -> torch.Tensor:
+        """Codes as a drawing may know them at a hardening level 0, 1 or 2; noise: as `noise_of`."""
+
     def rows(self, identity: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
         """Z to W+: (n, rows, latent)."""
+
+    def truncated(
+        self,
+        rows: torch.Tensor,
+        crowd: torch.Tensor,
+        codes: torch.Tensor,
+        truncation: torch.Tensor,
+    ) -> torch.Tensor:
+        """Draw rows towards the mean of a crowd's, (n, m, length), with the same codes."""
 
     def context(self, pictures: torch.Tensor) -> torch.Tensor:
         """What a drawing may see of a crop: its surroundings."""
@@ -123,6 +140,15 @@ class Backend(Protocol):
 
     def composed(self, pictures: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Blend drawings into their crops: what a photo will show, at this size."""
+
+    def redrawn(
+        self,
+        pictures: torch.Tensor,
+        points: torch.Tensor,
+        identities: torch.Tensor,
+        codes: torch.Tensor,
+    ) -> torch.Tensor:
+        """Draw identities and codes into crops: what a photo will show."""
 
     def seen(
         self, pictures: torch.Tensor, points: torch.Tensor

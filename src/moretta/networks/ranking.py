@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 Space = Literal["channels", "numbers", "groups", "rows"]
 #: What is ranked: channels of S; numbers, half rows and rows of W+.
 SPACES: tuple[Space, ...] = get_args(Space)
-#: Rankings of one another to compare with: `scores`.
-SCORES = ("ratio", "per pair", "difference", "identity")
 GRID = 3  # the panel's colours: means of GRID x GRID fields
 
 
@@ -469,13 +467,6 @@ class Ranking:
     #: Cosine above which a calibration recogniser takes two drawn faces for one person's.
     thresholds: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
-
-    def first(self, space: str, k: int) -> npt.NDArray[np.int64]:
-        """Return the first k features. Raises ValueError when there are not so many."""
-        order = self.spaces[space].order
-        if not 0 <= k <= len(order):
-            raise ValueError(f"k is {k}, and there are {len(order)} {space}")
-        return order[:k]
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays of the file: NAME.did, NAME.dat, NAME.columns."""

@@ -16,7 +16,6 @@ import torch
 
 #: In the order of the last axis but two of `regions`.
 REGIONS = ("eyes", "nose", "mouth", "cheeks", "forehead", "chin", "rim")
-FEATURES = ("eyes", "nose", "mouth")  # what "features" exchanges; "full" exchanges all
 _SOFT = 0.12  # width of the step between two regions, in eye distances
 
 

@@ -188,18 +188,13 @@ def opened(
     make_folder(folder)
     with _locked(folder):
         earlier = (folder / MANIFEST).exists() or (folder / RUN).exists()
-        if not (resume or overwrite):
-            refuse_earlier(folder)
+        lines = examined(folder, settings, resume=resume, overwrite=overwrite)
         since = _begun(folder) if earlier else None
         _sweep(folder)
-        lines: list[dict[str, Any]] = []
         edited: set[str] = set()
         again: set[str] = set()
         bare: set[str] = set()
         if earlier:
-            if not overwrite:
-                _same_settings(folder, settings)
-            lines = read_lines(folder)
             if overwrite:
                 edited = _forget(folder, lines, beside)
             else:
@@ -218,6 +213,32 @@ def opened(
             yield manifest
         finally:
             manifest.close()
+
+
+def examined(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> list[dict[str, Any]]:
+    """Return the lines of an earlier run in the folder; nothing is written. Arguments as of `opened`.
+
+    Raises UsageError and ManifestError when `opened` would not go on with that run, or over it.
+    """
+    if not (resume or overwrite):
+        refuse_earlier(folder)
+    if not (folder / MANIFEST).exists() and not (folder / RUN).exists():
+        return []
+    _begun(folder)
+    if not overwrite:
+        _same_settings(folder, settings)
+    return read_lines(folder)
+
+
+def stands(folder: Path, line: Mapping[str, Any]) -> bool:
+    """Whether a photo with this line is as done as the line says: published, it is there in its size."""
+    if line["decision"] != "published":
+        return True
+    path = inside(folder, line["name"])
+    size = path.stat().st_size if path.is_file() else -1
+    return size >= 0 and size == line.get("output_bytes", size)
 
 
 def refuse_earlier(folder: Path) -> None:
@@ -276,6 +297,19 @@ def make_folder(folder: Path, *, hint: str = "choose another --output") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}", hint=hint) from error
+
+
+def check_place(folder: Path, *, hint: str = "choose another --output") -> None:
+    """Raise UsageError where `make_folder` would, or where nothing could be written; make nothing."""
+    above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not above.is_dir():
+        fault = errno.EEXIST if above == folder else errno.ENOTDIR
+    elif not os.access(above, os.W_OK | os.X_OK):
+        fault = errno.EACCES
+    else:
+        return
+    what = "cannot be written to" if above == folder and above.is_dir() else "cannot be made"
+    raise UsageError(f"{folder} {what}: {os.strerror(fault)}", hint=hint)
 
 
 @contextlib.contextmanager
@@ -421,12 +455,10 @@ def _fallen(
         if line["decision"] != "published":
             continue
         name = line["name"]
-        path = inside(folder, name)
-        size = path.stat().st_size if path.is_file() else -1
-        if size < 0 or size != line.get("output_bytes", size):
+        if not stands(folder, line):
             again.add(name)
         elif line.get("sidecar_bytes"):
-            found = beside(path, line)
+            found = beside(inside(folder, name), line)
             if found == "missing":
                 bare.add(name)
             elif found == "cut":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moretta.errors import BudgetSpent, LedgerError, UsageError
+from moretta.photos.manifest import check_place
 from moretta.privacy.ledger import APPLICATION, Ledger
 
 if TYPE_CHECKING:
@@ -43,18 +44,40 @@ def opened(path: Path, *, begin: bool = True) -> Ledger:
     them is there, for a file that is no ledger, and for whatever is wrong with the file.
     """
     key_path = path.with_name(path.name + KEY)
-    try:
-        if not path.exists() and not key_path.exists():
-            if not begin:
-                raise UsageError(
-                    f"there is no ledger at {path}", hint="nothing was spent yet, or give --ledger"
-                )
+    if not path.exists() and not key_path.exists():
+        if not begin:
+            raise UsageError(
+                f"there is no ledger at {path}", hint="nothing was spent yet, or give --ledger"
+            )
+        try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _begin(path, key_path)
+        except OSError as error:
+            raise _unopened(path, error) from error
+    return Ledger(path, _key(path, key_path))
+
+
+def examined(path: Path) -> None:
+    """Raise what `opened` would, as far as it shows without opening the file; nothing is made."""
+    key_path = path.with_name(path.name + KEY)
+    if path.exists() or key_path.exists():
+        _key(path, key_path)
+    else:
+        try:
+            check_place(path.parent)
+        except UsageError as error:
+            raise LedgerError(
+                f"the ledger {path} cannot be opened: {error.fault}", hint="choose another --ledger"
+            ) from error
+
+
+def _key(path: Path, key_path: Path) -> bytes:
+    """Return the key beside a ledger. Raises LedgerError for half a ledger, and for what is none."""
+    try:
         if path.exists() and not key_path.exists() and not _is_ledger(path):
             raise LedgerError(f"{path} is no ledger", hint="choose another path for --ledger")
         _wait_for(path)
-        key = key_path.read_bytes()
+        return key_path.read_bytes()
     except FileNotFoundError as error:
         there, gone = (path, "its key") if path.exists() else (key_path, "its file")
         raise LedgerError(
@@ -63,10 +86,13 @@ def opened(path: Path, *, begin: bool = True) -> Ledger:
             " another path for --ledger",
         ) from error
     except OSError as error:
-        raise LedgerError(
-            f"the ledger {path} cannot be opened: {error.strerror}", hint="choose another --ledger"
-        ) from error
-    return Ledger(path, key)
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: Path, error: OSError) -> LedgerError:
+    return LedgerError(
+        f"the ledger {path} cannot be opened: {error.strerror}", hint="choose another --ledger"
+    )
 
 
 def guard(ledger: Ledger, crop: Crop) -> Guard:

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from moretta.errors import UsageError, nearest
 from moretta.records import Settings
 
-FORMATS = ("jpeg", "png", "webp", "tiff", "bmp", "avif", "heic")
-
 
 class Options(BaseModel):
     """How photos are protected. Unknown names, other types and values out of range are refused by name."""

@@ -125,19 +125,30 @@ def secret(plan: Plan, manifest: Manifest, seed: int | None) -> int:
     """
     if not plan.kind:
         return 0
-    path = manifest.folder / PERSONS
-    if manifest.earlier and path.exists():
-        return _kept(path, plan)
-    if manifest.done and (seed is None or plan.kind not in ("run", "folders")):
-        raise ManifestError(
-            f"{manifest.folder} holds a finished run, and what its persons' new faces came from was "
-            "destroyed",
-            hint="choose a new folder; there the same persons get other new faces",
-        )
+    path, done = manifest.folder / PERSONS, bool(manifest.done)
+    kept = check(plan, manifest.folder, earlier=manifest.earlier, done=done, seed=seed)
+    if kept is not None:
+        return kept
     value = secrets.randbits(63) if seed is None else seed
     line = {"secret": value, "checked": plan.checked}
     write_whole(path, json.dumps(line).encode(), mode=0o600)
     return value
+
+
+def check(plan: Plan, folder: Path, *, earlier: bool, done: bool, seed: int | None) -> int | None:
+    """Return the earlier run's secret, None where there is none. Raises ManifestError as `secret`.
+
+    earlier: a run was begun in the folder, and this one goes on with it. done: it has done photos.
+    """
+    path = folder / PERSONS
+    if plan.kind and earlier and path.exists():
+        return _kept(path, plan)
+    if plan.kind and done and (seed is None or plan.kind not in ("run", "folders")):
+        raise ManifestError(
+            f"{folder} holds a finished run, and what its persons' new faces came from was destroyed",
+            hint="choose a new folder; there the same persons get other new faces",
+        )
+    return None
 
 
 def forget(folder: Path) -> None:

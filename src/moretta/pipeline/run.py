@@ -175,25 +175,19 @@ def run(
     one photo is in the summary and in the manifest, and the others go on.
     """
     folder = Path(output)
-    check_earlier(resume=resume, overwrite=overwrite)
-    sealing.check(options, keyring)
-    sealing.check_places(keyring, folder, options, None if boxes is None else Path(boxes))
-    _count_of_jobs(jobs, 1)  # refused here, before anything is made
-    drawn = read_boxes(Path(boxes)) if boxes is not None else {}
-    items = listed(inputs, folder, container=options.format, rename=options.rename)
-    check_boxes(drawn, items)
-    plan = persons.planned(items, options)
-    going_on = resume and (folder / manifests.RUN).exists()
-    if not (resume or overwrite):
-        manifests.refuse_earlier(folder)
-    detecting = [one for wanted in options.detector for one in detector(wanted).networks]
-    chosen = method(options.method)
-    own = chosen_settings(chosen, options.settings, strength=options.strength)
-    for name in (*detecting, *chosen.networks, *own.networks, JUDGE):
-        load.locate(name)
-    if options.device == "cuda":
-        load.open_onnx(JUDGE, device="cuda")  # refused here, before anything is made
-    _refuse_inputs_among_outputs(items, folder)
+    ready = admitted(
+        inputs,
+        folder,
+        options,
+        jobs=jobs,
+        resume=resume,
+        overwrite=overwrite,
+        boxes=boxes,
+        internal_record=internal_record,
+        keyring=keyring,
+    )
+    items, drawn, plan, jobs = ready.items, ready.drawn, ready.plan, ready.jobs
+    going_on = ready.going_on
     summary = Summary(output=str(folder), weak="; ".join(weaker(options)))
 
     def drawing(done: int, count: int) -> None:
@@ -201,33 +195,24 @@ def run(
         if listener:
             listener(summary, None)
 
-    jobs, _ = prepared(options, sum(item.photo for item in items), jobs, drawing)
+    if ready.to_draw:
+        prepared(options, sum(item.photo for item in items), jobs, drawing)
     started = time.perf_counter()
-    if not any(item.photo for item in items):
-        raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
-    settings = {**options.model_dump(exclude={"ledger"}), "version": __version__}
-    if plan.kind == "csv":
-        settings["persons"] = "csv"  # no path: it may name somebody
-    settings["settings"] = {**options.settings, **own.told}
-    told = _keys_told(keyring, manifests.settings_of(folder) if going_on else {}, folder)
-    if told:
-        settings["keys"] = told
-    if boxes is not None:
-        settings["boxes_sha256"] = sha256_of(Path(boxes))
     able = sum(item.photo and not item.fault for item in items)
     team = _Team(options, _count_of_jobs(jobs, able), keyring)
     with contextlib.ExitStack() as held:  # what refuses stands first: it leaves nothing behind
         held.enter_context(team.checked(when=able > 0 and not going_on))
-        internal = _internal(internal_record, folder)
-        ledger = held.enter_context(_ledger(options, folder))
+        internal = _internal(internal_record)
+        ledger = held.enter_context(_ledger(ready.ledger))
         manifest = held.enter_context(
-            manifests.opened(folder, settings, resume=resume, overwrite=overwrite, beside=beside)
+            manifests.opened(
+                folder, ready.settings, resume=resume, overwrite=overwrite, beside=beside
+            )
         )
         before = ledger.last() if ledger else 0
         if keyring is not None and keyring.table is not None:
             KeyTable(keyring.table).make()
         if options.rename:
-            _refuse_finished(folder, manifest)
             items = sorted(renamed(items, folder), key=lambda item: item.output)
         photos = [item for item in items if item.photo]
         summary.others_in_output = manifest.others()
@@ -325,6 +310,94 @@ def run(
             summary.spent = ledger.since(before)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a run begins with, when nothing refuses it."""
+
+    items: Sequence[Input]
+    drawn: Mapping[str, Drawn]
+    plan: persons.Plan
+    jobs: int | Literal["auto"]  # as many as the method allows
+    to_draw: int  # synthetic faces, before the first photo
+    settings: Mapping[str, Any]  # as `run.json` has them
+    going_on: bool  # with an earlier run
+    done: frozenset[str]  # names of what that one has done
+    ledger: Path | None  # where releases are counted, if they are
+
+
+def admitted(
+    inputs: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    options: Options,
+    *,
+    jobs: int | Literal["auto"] = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    boxes: str | os.PathLike[str] | None = None,
+    internal_record: str | os.PathLike[str] | None = None,
+    keyring: Keyring | None = None,
+) -> Ready:
+    """Return what a run with these arguments begins with; arguments as those of `run`.
+
+    Raises UsageError and its kin for what refuses it. Nothing is made, drawn or written, so a dry run
+    calls this too. What shows only when a file is opened for writing is left to the run: another run
+    in the folder, a damaged page of a ledger, other photos' sidecars.
+    """
+    check_earlier(resume=resume, overwrite=overwrite)
+    sealing.check(options, keyring)
+    sealing.check_places(keyring, folder, options, None if boxes is None else Path(boxes))
+    _count_of_jobs(jobs, 1)
+    drawn = read_boxes(Path(boxes)) if boxes is not None else {}
+    items = listed(inputs, folder, container=options.format, rename=options.rename)
+    check_boxes(drawn, items)
+    plan = persons.planned(items, options)
+    going_on = resume and (folder / manifests.RUN).exists()
+    if not (resume or overwrite):
+        manifests.refuse_earlier(folder)
+    detecting = [one for wanted in options.detector for one in detector(wanted).networks]
+    chosen = method(options.method)
+    own = chosen_settings(chosen, options.settings, strength=options.strength)
+    for name in (*detecting, *chosen.networks, *own.networks, JUDGE):
+        load.locate(name)
+    if options.device == "cuda":
+        load.open_onnx(JUDGE, device="cuda")
+    _refuse_inputs_among_outputs(items, folder)
+    photos = sum(item.photo for item in items)
+    jobs, to_draw = prepared(options, photos, jobs, None)
+    if not photos:
+        raise UsageError("there is no photo in the inputs", hint="check the names of the folders")
+    settings = {**options.model_dump(exclude={"ledger"}), "version": __version__}
+    if plan.kind == "csv":
+        settings["persons"] = "csv"  # no path: it may name somebody
+    settings["settings"] = {**options.settings, **own.told}
+    told = _keys_told(keyring, manifests.settings_of(folder) if going_on else {}, folder)
+    if told:
+        settings["keys"] = told
+    if boxes is not None:
+        settings["boxes_sha256"] = sha256_of(Path(boxes))
+    manifests.check_place(folder)
+    lines = manifests.examined(folder, settings, resume=resume, overwrite=overwrite)
+    lines = [line for line in lines if going_on and line["decision"] != "failed"]
+    kept = [line for line in lines if manifests.stands(folder, line)]
+    if options.rename and kept:
+        _refuse_finished(folder)
+    if not (own.counted and plan.kind in ("folders", "csv")):  # else they come from the ledger
+        seed = _persons_seed(plan, options, keyring)
+        persons.check(plan, folder, earlier=going_on, done=bool(kept), seed=seed)
+    _refuse_internal(internal_record, folder)
+    return Ready(
+        items=items,
+        drawn=drawn,
+        plan=plan,
+        jobs=jobs,
+        to_draw=to_draw,
+        settings=settings,
+        going_on=going_on,
+        done=frozenset(line["name"] for line in kept),
+        ledger=_place_of_ledger(folder, options) if own.counted else None,
+    )
 
 
 def look(batch: Sequence[Work], protector: Protector) -> Iterator[Looked]:
@@ -654,8 +727,8 @@ def _refuse_inputs_among_outputs(items: Sequence[Input], folder: Path) -> None:
                 )
 
 
-def _refuse_finished(folder: Path, manifest: manifests.Manifest) -> None:
-    if manifest.done and not (folder / manifests.NAMES).exists():
+def _refuse_finished(folder: Path) -> None:
+    if not (folder / manifests.NAMES).exists():
         raise UsageError(
             f"{folder} holds a finished run whose list of names was destroyed, as --rename promises",
             hint="choose a new folder",
@@ -698,42 +771,63 @@ def _keys_told(keyring: Keyring | None, earlier: Mapping[str, Any], folder: Path
     return now
 
 
-def _internal(path: str | os.PathLike[str] | None, folder: Path) -> Path | None:
+def _refuse_internal(path: str | os.PathLike[str] | None, folder: Path) -> None:
+    """Raise UsageError for a place where no internal record may lie, or where none can be written."""
     if path is None:
-        return None
+        return
     wanted = Path(path)
     if folder.resolve() in wanted.resolve().parents:
         raise UsageError(
             f"the internal record {wanted} would lie in the output folder",
             hint="it links outputs to originals: keep it where the originals are",
         )
-    try:
+    if not wanted.exists():
+        manifests.check_place(wanted.parent, hint="choose another name")
+        return
+    with _writing(wanted), wanted.open("r+b") as file:
+        first = file.readline(100_000)
+    if first and b'"input_sha256"' not in first:
+        raise UsageError(
+            f"{wanted} is there and is not an internal record", hint="choose another name"
+        )
+
+
+def _internal(path: str | os.PathLike[str] | None) -> Path | None:
+    if path is None:
+        return None
+    wanted = Path(path)
+    with _writing(wanted):
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        with _appended(wanted) as file:
-            file.seek(0)
-            first = file.readline(100_000)
-            if first and b'"input_sha256"' not in first:
-                raise UsageError(
-                    f"{wanted} is there and is not an internal record", hint="choose another name"
-                )
+        _appended(wanted).close()
+    return wanted
+
+
+@contextlib.contextmanager
+def _writing(wanted: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"{wanted} cannot be written: {error.strerror}", hint="choose another name"
         ) from error
-    return wanted
 
 
-def _ledger(options: Options, folder: Path) -> contextlib.AbstractContextManager[Ledger | None]:
-    """Open the ledger, when releases are counted: what is wrong with it is said before work starts."""
-    chosen = method(options.method)
-    if not chosen_settings(chosen, options.settings, strength=options.strength).counted:
-        return contextlib.nullcontext()
+def _place_of_ledger(folder: Path, options: Options) -> Path:
+    """Return where releases are counted. Raises UsageError and LedgerError; opens nothing."""
     path = budget.place(options.ledger)
     if folder.resolve() in path.resolve().parents:
         raise UsageError(
             f"the ledger {path} would lie in the output folder",
             hint="it tells what was released about whom: keep it with the originals",
         )
+    budget.examined(path)
+    return path
+
+
+def _ledger(path: Path | None) -> contextlib.AbstractContextManager[Ledger | None]:
+    """Open the ledger, when releases are counted: what is wrong with it is said before work starts."""
+    if path is None:
+        return contextlib.nullcontext()
     ledger = budget.opened(path)
     ledger.check()
     return ledger

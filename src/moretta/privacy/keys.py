@@ -89,9 +89,6 @@ class Cost:
         )
 
 
-ESCROW = Cost(passes=1, memory_kib=2 << 20)  # for a passphrase that guards an escrow key: seconds
-
-
 @dataclass(frozen=True, slots=True)
 class KeyFile:
     """32 secret bytes, as they lie in a key file."""

@@ -104,7 +104,7 @@ def ranking(name_or_path: str | Path = RANKING, *, backend: str | None = None) -
     """
     from moretta.networks.ranking import Ranking
 
-    tensors, said = load.tensors(name_or_path), load.metadata(name_or_path)
+    tensors, said = load.described_tensors(name_or_path)
     try:
         found = Ranking.from_tensors(tensors, json.loads(said["about"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

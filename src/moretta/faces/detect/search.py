@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moretta.records import Pixels
 
 Floats = npt.NDArray[np.float64]
+VERSION = 1  # raised with every change, here or in a detector, that changes finds: caches go by it
 TILE = 2048
 OVERLAP = 192
 SMALLEST = 10  # px of a face that a detector can see
