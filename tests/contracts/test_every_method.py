@@ -49,7 +49,7 @@ SHOWN_ELSEWHERE = {
 }
 #: Settings that show only beside others. A refusal counts as a difference.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
-    ("identitydp", "accept_weak_epsilon"): {"epsilon": 20.0, "cap": 20.0, "predictable": True},
+    ("identitydp", "accept_weak_epsilon"): {"epsilon": 20.0, "predictable": True},
     ("identitydp", "predictable"): {"epsilon": 1.0},
     ("identitydp", "epsilon"): {"predictable": True},
     ("identitydp", "cap"): {"epsilon": 0.6, "predictable": True},

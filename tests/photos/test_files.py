@@ -11,7 +11,7 @@ from PIL import Image
 
 from moretta.errors import DiskFull, PhotoError
 from moretta.photos.files import encode_photo, read_photo, write_whole
-from moretta.photos.manifest import PART
+from moretta.photos import PART
 
 
 def drawn(height=24, width=32):

@@ -20,7 +20,7 @@ from moretta.errors import (
     UsageError,
 )
 from moretta.methods import method
-from moretta.photos.manifest import PART
+from moretta.photos import PART
 from moretta.pipeline import custody, likeness, sealing
 from moretta.pipeline import recover as recovery
 from moretta.pipeline.custody import AccessLog, KeyTable

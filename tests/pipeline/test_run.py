@@ -689,6 +689,7 @@ def test_a_pool_that_breaks_while_it_is_filled_loses_no_photo(scene, put, tmp_pa
 
     class Pool:
         left = 3  # photos until it breaks; each pool after the first is whole
+        _processes = None
 
         def submit(self, call, *given):
             if not given:  # whether the networks can be built

@@ -140,13 +140,6 @@ class IdentityDP(Settings):
             )
         return value
 
-    @field_validator("cap")
-    @classmethod
-    def _holds_one(cls, value: float, info: ValidationInfo) -> float:
-        if value < _true(info.data.get("mechanism", "pool"), info.data.get("epsilon", 0.0)):
-            raise _wrong("it does not hold a single release; raise --cap or lower --epsilon")
-        return value
-
     @field_validator("match")
     @classmethod
     def _from_a_pool(cls, value: str, info: ValidationInfo) -> str:
@@ -163,8 +156,12 @@ class IdentityDP(Settings):
 
     @model_validator(mode="after")
     def _of_use(self) -> Self:
-        """Refuse what hangs on counting where nothing is counted."""
+        """Refuse a cap that holds nothing, and what hangs on counting where nothing is counted."""
         if self.counted:
+            if self.cap < _true(self.mechanism, self.epsilon):
+                raise ValueError(
+                    f"cap is {self.cap:g}: it does not hold a single release; raise cap or lower epsilon"
+                )
             return self
         why = "epsilon is 0" if not self.epsilon else "predictable releases end at once"
         if self.asked("cap"):

@@ -9,3 +9,5 @@ metadata.py    what else is in these bytes? JPEG, PNG, WebP, BMP
 containers.py  the same for TIFF, AVIF, HEIC
 files.py       the rim: the only file that touches the disk
 """
+
+PART = ".moretta-part-"  # names of files that are being written begin so

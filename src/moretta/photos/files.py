@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from moretta.errors import DiskFull, PhotoError
+from moretta.photos import PART
 from moretta.photos.decode import decode
 from moretta.photos.encode import encode_photo
-from moretta.photos.manifest import PART
 from moretta.photos.photo import EXTENSION, SUFFIXES, Metadata, Photo, sniff
 
 __all__ = [

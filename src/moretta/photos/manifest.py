@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from moretta.errors import DiskFull, ManifestError, PhotoError, UsageError, count_of
+from moretta.photos import PART
 
 if TYPE_CHECKING:
     from moretta.records import PhotoRecord
@@ -29,7 +30,6 @@ SCHEMA = 1
 MANIFEST = "manifest.jsonl"
 RUN = "run.json"
 LOCK = ".moretta.lock"
-PART = ".moretta-part-"  # names of files that are being written begin so
 SIDECAR = ".ifad"  # behind the name of a photo: its sealed original
 NAMES = ".moretta-names.json"
 PERSONS = ".moretta-persons.json"

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moretta.errors import ManifestError, UsageError
+from moretta.photos import PART
 from moretta.photos.files import EXTENSION, SUFFIXES, sniff, write_whole
-from moretta.photos.manifest import NAMES, OURS, PART
+from moretta.photos.manifest import NAMES, OURS
 
 #: Photos that we cannot read: they fail by name, so that nobody believes them protected.
 UNSUPPORTED = frozenset(

@@ -28,9 +28,10 @@ from moretta.errors import (
     UsageError,
     one_line,
 )
+from moretta.photos import PART
 from moretta.photos.files import sha256_of, whole_file
 from moretta.photos.fingerprint import dhash, near
-from moretta.photos.manifest import PART, SIDECAR, folder_for
+from moretta.photos.manifest import SIDECAR, folder_for
 from moretta.pipeline.custody import AccessLog, KeyTable
 from moretta.pipeline.sealing import bound_hash, sidecar_of
 from moretta.privacy import envelope
