@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from moretta.errors import DiskFull, PhotoError
-from moretta.photos.files import encode_photo, read_photo, write_whole
 from moretta.photos import PART
+from moretta.photos.files import encode_photo, read_photo, write_whole
 
 
 def drawn(height=24, width=32):
