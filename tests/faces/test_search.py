@@ -287,6 +287,40 @@ def test_a_detector_in_use_is_asked_about_what_another_is_unsure_of(given, first
     assert not find_faces(photo, eyes, quick=False, **given)
 
 
+@pytest.mark.parametrize(
+    ("box", "score", "kept"),
+    [
+        ((90, 90, 150, 150), 0.6, 1),  # a part of the face, seen in a turned photo alone
+        ((40, 40, 260, 260), 0.6, 1),  # a frame about it
+        ((300, 60, 360, 120), 0.6, 2),  # another face
+        ((175, 80, 255, 200), 0.6, 2),  # one that it hides less than half of
+        ((90, 90, 150, 150), 0.95, 2),  # a surer face upon it: both are covered
+    ],
+)
+def test_thorough_finds_more_faces_and_no_face_twice(box, score, kept):
+    photo = np.full((400, 400, 3), 128, np.uint8)
+    photo[0, 0] = 255  # in the corner that tells how it is turned
+    face = ((80, 70, 200, 210), 0.9)
+
+    def look(picture, least):
+        shown = []
+        if picture.shape[:2] == (400, 400):
+            if picture[0, 0, 0] == 255:
+                shown = [face]
+            elif picture[-1, 0, 0] == 255:  # turned by 90 degrees, against the clock
+                left, top, right, bottom = box
+                shown = [((top, 400 - right, bottom, 400 - left), score)]
+        boxes = np.array([one for one, _ in shown], float).reshape(-1, 4)
+        points = np.repeat(boxes[:, None, :2], 5, 1)
+        return Found(boxes, points, np.array([one for _, one in shown], float))
+
+    eye = Eye(detector=replace(RED, largest=1000), look=look, least_score=0.5)
+    assert len(find_faces(photo, [eye], quick=False)) == 1
+    found = find_faces(photo, [eye], quick=False, thorough=True)
+    assert len(found) == kept
+    assert face[0] in [(f.box.left, f.box.top, f.box.right, f.box.bottom) for f in found]
+
+
 def test_the_quick_looks_are_the_quick_detectors_whatever_stands_first():
     turned = np.ascontiguousarray(np.rot90(with_red(190, 190, (60, 40, 100, 80))))
     shown: dict[str, int] = {"quick": 0, "slow": 0}

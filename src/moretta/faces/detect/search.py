@@ -118,16 +118,18 @@ def find_faces(
     that are not in `eyes`; without it nobody is asked twice. quick: see `with_quick_looks`.
     """
     found: list[tuple[Eye, Found]] = []
+    more: list[tuple[Eye, Found]] = []
     unsure: list[tuple[Eye, Found]] = []
     for eye in eyes:
-        least = _least(eye, fallback)
-        for turns in (0, 1, 2, 3) if thorough else (0,):
-            finds = look_at(
-                photo, replace(eye, least_score=least), turns, min_face, double=thorough
-            )
-            found.append((eye, finds.kept(finds.scores >= eye.least_score)))
-            unsure.append((eye, finds.kept(finds.scores < eye.least_score)))
+        shy = replace(eye, least_score=_least(eye, fallback))
+        for turns in (None, 0, 1, 2, 3) if thorough else (None,):
+            double = turns is not None
+            finds = look_at(photo, shy, turns or 0, min_face, double=double)
+            sure = finds.scores >= eye.least_score
+            (more if double else found).append((eye, finds.kept(sure)))
+            unsure.append((eye, finds.kept(~sure)))
     faces = one_list(found, photo.shape, min_face)
+    faces = _with_more(faces, one_list(more, photo.shape, min_face), share=TAKEN, same=_overlapping)
     if quick:
         first = next((eye for eye in eyes if eye.detector.quick), eyes[0])
         cut, perhaps = look_at_border(photo, first, min_face, _least(first, fallback))
@@ -269,10 +271,28 @@ def with_quick_looks(
     ]
     kept = list(upright)
     for finds in (*looks, cut):
-        for face in one_list([(eye, finds)], photo.shape, min_face):
-            rivals = [other for other in kept if _shared(face, other) > 0.3]
-            if all(rival.score < face.score for rival in rivals):
-                kept = [other for other in kept if not _same(face, other)] + [face]
+        more = one_list([(eye, finds)], photo.shape, min_face)
+        kept = _with_more(kept, more, share=0.3, same=_same)
+    return kept
+
+
+def _with_more(
+    faces: Sequence[Face],
+    more: Sequence[Face],
+    *,
+    share: float,
+    same: Callable[[Face, Face], bool],
+) -> list[Face]:
+    """Add the finds of further looks that are surer than all that they share more than `share` with.
+
+    A part of a surer face, or a frame about it, is no other face. What is the `same` face as a surer
+    find gives way to it.
+    """
+    kept = list(faces)
+    for face in more:
+        rivals = [other for other in kept if _shared(face, other) > share]
+        if all(rival.score < face.score for rival in rivals):
+            kept = [other for other in kept if not same(face, other)] + [face]
     return kept
 
 
@@ -281,10 +301,15 @@ def _shared(one: Face, other: Face) -> float:
     return max(one.box.inside(other.box), other.box.inside(one.box))
 
 
+def _overlapping(one: Face, other: Face) -> bool:
+    """Whether two finds take the same place: whichever is kept covers it."""
+    return one.box.overlap(other.box) > SAME
+
+
 def _same(one: Face, other: Face) -> bool:
     """Whether two finds of unlike looks are one face: a find the wrong way up has a poor box."""
     alike = 0.4 < one.box.side / max(other.box.side, 1e-9) < 2.5
-    return one.box.overlap(other.box) > SAME or (alike and _shared(one, other) >= WITHIN)
+    return _overlapping(one, other) or (alike and _shared(one, other) >= WITHIN)
 
 
 def _at_border(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
