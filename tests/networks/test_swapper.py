@@ -89,7 +89,7 @@ def test_the_bundled_ranking_locks_the_middle_rows():
     rows = locked_rows(bundled())
     assert 1 <= len(rows) <= 5
     assert set(rows) <= set(range(2, 9))
-    assert set(bundled().first("rows", len(rows)).tolist()) == set(rows)
+    assert set(bundled().spaces["rows"].order[: len(rows)].tolist()) == set(rows)
 
 
 @pytest.mark.parametrize("locked", [tuple(range(9)), (9,), (-1,)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -85,7 +87,18 @@ def main() -> None:
 
 
 def at_the_rim(commands: typer.Typer, name: str) -> None:
-    """Run commands as `name`; every fault is one clear line and a hint on standard error."""
+    """Run commands as `name`; every fault is one clear line and a hint on standard error.
+
+    Ctrl-C ends with 130, pressed again too: while that is told, and while the interpreter ends.
+    """
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    try:
+        _told(commands, name)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _told(commands: typer.Typer, name: str) -> None:
     try:
         code = commands(prog_name=name, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
