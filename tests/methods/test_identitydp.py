@@ -333,6 +333,19 @@ def test_a_person_is_the_same_in_every_run_and_the_cap_covers(
     assert b"anna" not in b"".join(one.read_bytes() for one in own_ledger.parent.iterdir())
 
 
+def test_a_ledger_that_cannot_be_written_is_refused_before_a_run(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite"
+    budget.opened(path).close()
+    budget.examined(path)
+    for refused in (path, tmp_path):
+        monkeypatch.setattr(
+            "moretta.pipeline.budget.os.access", lambda where, mode, no=refused: Path(where) != no
+        )
+        with pytest.raises(LedgerError, match="cannot be opened for writing") as caught:
+            budget.examined(path)
+        assert str(refused) in str(caught.value)
+
+
 def test_alias_person_is_one_release_for_a_hundred_photos(ledger):
     """Without drawing them all: what the guard does for 100 photos of one person."""
     from moretta.records import Charge

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -272,3 +273,21 @@ def test_the_log_has_its_place(monkeypatch, tmp_path):
     assert custody.default_log() == tmp_path / "moretta" / "access.jsonl"
     monkeypatch.delenv("XDG_STATE_HOME")
     assert os.fspath(custody.default_log()).endswith(".local/state/moretta/access.jsonl")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_table_that_cannot_be_written_is_refused_before_a_run(there, tmp_path, monkeypatch):
+    path = tmp_path / "table"
+    if there:
+        KeyTable(path).make()
+    KeyTable(path).check()
+    asked = []
+
+    def refused(where, mode):
+        asked.append(Path(where))
+        return False
+
+    monkeypatch.setattr("moretta.pipeline.custody.os.access", refused)
+    with pytest.raises(KeyRejected, match=r"cannot be (written: permission|made: its folder)"):
+        KeyTable(path).check()
+    assert asked == [path if there else tmp_path]

@@ -356,6 +356,19 @@ def test_other_photos_sidecars_are_neither_taken_nor_destroyed(
     assert protect(source, out, ring, resume=True).kept_bare == 1
 
 
+def test_overwrite_leaves_a_sidecar_of_another_photo_alone(folder, tmp_path, ring, quick):
+    """Without it that photo's original could be lost: its own photo's place stays empty instead."""
+    source, out = folder(2), tmp_path / "out"
+    protect(source, out, ring)
+    shutil.copy(out / "p01.png.ifad", out / "p00.png.ifad")
+    others = (out / "p00.png.ifad").read_bytes()
+    summary = protect(source, out, ring, overwrite=True)
+    assert (out / "p00.png.ifad").read_bytes() == others
+    assert (summary.published, summary.failed) == (1, 1)
+    assert summary.exit_code == 4
+    assert not (out / "p00.png").exists()
+
+
 def test_the_sidecar_of_another_run_is_not_taken_for_this_ones(folder, tmp_path, ring, quick, tree):
     """Its photo is the same to the bit, but it opens with other keys."""
     source = folder(1)

@@ -58,6 +58,16 @@ def test_every_edit_is_found():
         assert what
 
 
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_line_that_is_cut_off_is_told_from_one_that_does_not_follow(cut):
+    """A power cut leaves it. It is no whole log, and whoever has it can go on with another."""
+    rows, _ = log(3)
+    rows[-1] = rows[-1][:-cut]
+    with pytest.raises(LogBroken, match="line 3 is cut off, after 2 whole lines") as caught:
+        chain.verified(rows)
+    assert "another --log" in caught.value.hint
+
+
 def test_every_flipped_bit_of_an_early_line_is_found():
     rows, _ = log(3)
     for at in range(len(rows[0])):

@@ -398,7 +398,8 @@ def _forget(
 ) -> set[str]:
     """Remove what an earlier run published here, so that nothing stays without a record.
 
-    Returns the names of those that are not as they were published: somebody's work, left alone.
+    Returns the names of those that are not as they were published, and of sidecars of other photos or
+    runs: somebody's work, left alone.
     """
     from moretta.photos.files import sha256_of
 
@@ -408,8 +409,12 @@ def _forget(
         if line["decision"] != "published" or not path.is_file():
             continue
         if sha256_of(path) == line["output_sha256"]:
-            if line.get("sidecar_bytes") and beside(path, line) == "whole":
-                path.with_name(path.name + SIDECAR).unlink()
+            if line.get("sidecar_bytes"):
+                found = beside(path, line)
+                if found == "whole":
+                    path.with_name(path.name + SIDECAR).unlink()
+                elif found == "other":
+                    edited.add(line["name"] + SIDECAR)
             path.unlink()
         else:
             edited.add(line["name"])

@@ -62,6 +62,12 @@ def examined(path: Path) -> None:
     key_path = path.with_name(path.name + KEY)
     if path.exists() or key_path.exists():
         _key(path, key_path)
+        for place, needed in ((path, os.R_OK | os.W_OK), (path.absolute().parent, os.W_OK)):
+            if not os.access(place, needed):
+                raise LedgerError(
+                    f"the ledger {path} cannot be opened for writing: {place} is read-only",
+                    hint="nothing is released without it; choose another --ledger",
+                )
     else:
         try:
             check_place(path.parent)

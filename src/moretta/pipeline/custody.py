@@ -248,12 +248,22 @@ class KeyTable:
         self._path = path
 
     def check(self) -> None:
-        """Refuse a file that is no key table, or a place where none can be made."""
+        """Refuse a file that is no key table or cannot be written, or a place where none can be made."""
+        above = self._path.absolute().parent
         if self._path.exists():
             self._content()
-        elif not self._path.absolute().parent.is_dir():
+            if not os.access(self._path, os.R_OK | os.W_OK):
+                raise KeyRejected(
+                    f"{self._path} cannot be written: permission denied", hint="check --key-table"
+                )
+        elif not above.is_dir():
             raise KeyRejected(
                 f"{self._path} cannot be made: its folder is not there", hint="check --key-table"
+            )
+        elif not os.access(above, os.W_OK | os.X_OK):
+            raise KeyRejected(
+                f"{self._path} cannot be made: its folder cannot be written",
+                hint="check --key-table",
             )
 
     def make(self) -> None:

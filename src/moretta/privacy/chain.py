@@ -64,9 +64,17 @@ def verified(rows: Iterable[bytes], *, known: Iterable[Head] = ()) -> Head:
         try:
             line: Any = json.loads(written)
             fits = set(line) == _KEYS and line["seq"] == place and line["prev"] == head.sha256
+        except json.JSONDecodeError:
+            fits = not written.endswith(b"\n")  # as far as it goes
         except (ValueError, TypeError, KeyError):
             fits = False
-        if not fits or not written.endswith(b"\n"):
+        if fits and not written.endswith(b"\n"):
+            raise LogBroken(
+                f"line {place} is cut off, after {count_of(place - 1, 'whole line')}",
+                hint="a power cut leaves that, and so may a hand: keep the file as it is, and go on with"
+                " another --log",
+            )
+        if not fits:
             raise LogBroken(f"line {place} does not follow from the one before", hint=_HINT)
         head = after(head, written)
         if wanted.pop(head.lines, head.sha256) != head.sha256:
