@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,23 @@ def test_benchmark_makes_nothing_for_photos_that_are_not_there(moretta, tmp_path
         assert not (tmp_path / out).exists()
 
 
+def test_outputs_of_photos_that_changed_since_are_not_compared(tmp_path):
+    from moretta.cli.benchmark import _as_it_was
+    from moretta.errors import UsageError
+
+    data, out = tmp_path / "data", tmp_path / "out"
+    (data / "a").mkdir(parents=True)
+    out.mkdir()
+    (data / "a" / "1.jpg").write_bytes(b"1")
+    os.utime(data / "a" / "1.jpg", (1, 1))
+    (out / "run.json").write_bytes(b"{}")
+    _as_it_was(data, out)
+    (data / "a" / "1.jpg").write_bytes(b"2")
+    os.utime(data / "a" / "1.jpg", (9e9, 9e9))
+    with pytest.raises(UsageError, match=r"1 file in .* changed since .* such as 1\.jpg"):
+        _as_it_was(data, out)
+
+
 @pytest.mark.parametrize(
     ("people", "more", "code", "said"),
     [
@@ -185,8 +203,14 @@ def test_benchmark_with_a_keyed_method_can_be_called_again(moretta, tmp_path, mo
     with pytest.raises(Begun):
         moretta(*words)
     assert (key.read_bytes(), manifest.read_bytes()) == before
-    key.unlink()
     monkeypatch.delenv("MORETTA_DEBUG")
+    os.utime(photos / "0" / "a.png", (9e9, 9e9))
+    code, _, err = moretta(*words)
+    assert code == 2
+    assert "1 file in" in err
+    assert "choose another --output" in err
+    os.utime(photos / "0" / "a.png", (1e9, 1e9))
+    key.unlink()
     code, _, err = moretta(*words)
     assert code == 2
     assert "was drawn from a key that is not at" in err

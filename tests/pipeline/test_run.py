@@ -448,25 +448,63 @@ def test_ctrl_c_while_workers_start_is_told_once(later, folder, tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("later", [0.2, 1.0, 2.0])
-def test_a_second_ctrl_c_waits_for_nothing(later, folder, tmp_path, lines):
+@pytest.mark.parametrize("when", ["workers start", "photos are done"])
+def test_a_second_ctrl_c_waits_for_nothing(when, folder, tmp_path):
     """The first waits until workers have built their networks and ended their photos."""
-    source, out = folder(MANY), tmp_path / "out"
+    source, out = folder(150), tmp_path / "out"
     process = started(source, out, "--jobs", 2, start_new_session=True)
+    if when == "photos are done":
+        wait_for_lines(out, 2, process)
     end = time.monotonic() + 150
     while process.poll() is None and time.monotonic() < end and len(children(process.pid)) < 3:
         time.sleep(0.002)  # a tracker of resources, and two workers
     workers = children(process.pid)
-    time.sleep(later)
-    os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert gone(workers)
     there = {path.name for path in out.glob("p*")}
     assert there == {line["name"] for line in whole_lines(out) if line["decision"] == "published"}
+
+
+def test_a_batch_that_a_worker_has_not_begun_is_left_undone_after_ctrl_c(monkeypatch):
+    """Five batches are handed out ahead to two workers: forty photos would be drawn on."""
+    from concurrent.futures import Future
+
+    from moretta.pipeline.protect import Protector
+
+    class Pool:
+        _processes = None
+
+        def submit(self, call, *given):
+            future = Future()
+            future.set_result(call(*given))
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(runs, "_pool", lambda *_: Pool())
+    monkeypatch.setattr(runs, "_protector", Protector.__new__(Protector))
+    team = runs._Team(options({}), 2)
+    monkeypatch.setattr(runs, "_stop", team._stop)
+    begun = []
+
+    def act(batch, protector):
+        begun.append(batch)
+        yield from batch
+
+    answers = team.each([["a"], ["b"], ["c"], ["d"], ["e"], ["f"]], act, lambda one: None)
+    next(answers)
+    before = len(begun)
+    with pytest.raises(KeyboardInterrupt):
+        answers.throw(KeyboardInterrupt)
+    assert before == 4
+    assert runs._act_in_worker(act, ["g"]) == []
+    assert len(begun) == before
 
 
 def test_workers_are_ended_when_ctrl_c_comes_while_they_are_waited_for(quick):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.errors import UsageError
+from moretta.errors import ManifestError, UsageError, count_of
 
 if TYPE_CHECKING:
     from moretta.api import Anonymizer
@@ -194,9 +194,26 @@ def _protected(data: Path, folder: Path, maker: Anonymizer) -> None:
     from moretta.methods import method
 
     there = (folder / "manifest.jsonl").exists()
+    if there:
+        _as_it_was(data, folder)
     key = _key(folder, there=there) if method(maker.options.method).keyed else None
     with Display("auto") as display:
-        maker.run(data, folder, resume=there, keyring=key, listener=display)
+        try:
+            maker.run(data, folder, resume=there, keyring=key, listener=display)
+        except ManifestError as error:  # its hint names options that we have not
+            raise UsageError(error.fault, hint="choose another --output") from error
+
+
+def _as_it_was(data: Path, folder: Path) -> None:
+    """Refuse an output that is older than a photo: what is compared would be two different photos."""
+    begun = (folder / "run.json").stat().st_mtime
+    newer = [one for one in data.rglob("*") if one.is_file() and one.stat().st_mtime > begun]
+    if newer:
+        raise UsageError(
+            f"{count_of(len(newer), 'file')} in {data} changed since {folder} was begun, such as"
+            f" {newer[0].name}",
+            hint="choose another --output",
+        )
 
 
 def _key(folder: Path, *, there: bool) -> Path:

@@ -55,6 +55,8 @@ from moretta.records import PhotoRecord
 from moretta.weights import load
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
     import numpy.typing as npt
 
     from moretta.photos.files import Photo
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from moretta.privacy.ledger import Ledger
     from moretta.records import Face
 
+_SPAWNED = multiprocessing.get_context("spawn")
 AUTO = 8  # photos from which `--jobs auto` starts a worker for each core
 FINE = 90  # least quality of a JPEG that keeps cosines as they are
 BATCH = 8  # photos whose faces are drawn together by methods that use a network
@@ -914,6 +917,7 @@ class _Team:
         self.jobs = jobs
         self._protector: Protector | None = None
         self._pool: ProcessPoolExecutor | None = None
+        self._stop = _SPAWNED.Event() if jobs > 1 else None  # no worker begins another batch
         self._under_way: dict[Future[list[Any]], Sequence[Work]] = {}
 
     def __enter__(self) -> Self:
@@ -929,7 +933,7 @@ class _Team:
             if when and self.jobs == 1:
                 self._built()
             elif when:
-                self._pool = _pool(self._options, self.jobs, self._keyring)
+                self._pool = _pool(self._options, self.jobs, self._keyring, self._stop)
                 try:
                     with _unheard():  # one question each: a worker is started by its first task
                         asked = [self._pool.submit(_built_in_worker) for _ in range(self.jobs)]
@@ -980,7 +984,8 @@ class _Team:
             under_way: dict[Future[list[T]], Sequence[Work]] = {}
             self._under_way = under_way
             if self._pool is None:
-                self._pool = _pool(self._options, 1 if suspects else self.jobs, self._keyring)
+                count = 1 if suspects else self.jobs
+                self._pool = _pool(self._options, count, self._keyring, self._stop)
             whole = False
             try:
                 while source or under_way:
@@ -1003,8 +1008,10 @@ class _Team:
                 else:
                     alone = [[one] for batch in under_way.values() for one in batch]
             except (KeyboardInterrupt, GeneratorExit):
+                if self._stop is not None:
+                    self._stop.set()
                 for future in under_way:
-                    future.cancel()
+                    future.cancel()  # but for those that lie in the workers' queue
                 raise
             finally:
                 if suspects or not whole:
@@ -1041,13 +1048,15 @@ def _lost(work: Work) -> Done:
     return Done(_failed(work.name, reason))
 
 
-def _pool(options: Options, jobs: int, keyring: Keyring | None) -> ProcessPoolExecutor:
+def _pool(
+    options: Options, jobs: int, keyring: Keyring | None, stop: Event | None = None
+) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         jobs,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=_SPAWNED,
         initializer=_start_worker,
         # by a pipe: no key is in the list of processes
-        initargs=(options, keyring, max(1, _cores() // jobs)),
+        initargs=(options, keyring, max(1, _cores() // jobs), stop),
     )
 
 
@@ -1069,14 +1078,19 @@ def _unheard() -> Iterator[None]:
 
 
 _protector: Protector | Exception | None = None
+_stop: Event | None = None
 
 
-def _start_worker(options: Options, keyring: Keyring | None, threads: int) -> None:
+def _start_worker(
+    options: Options, keyring: Keyring | None, threads: int, stop: Event | None
+) -> None:
     """Build this worker's networks once; a fault is kept for the first photo to report.
 
     threads: this worker's share of the cores. More of them than cores make every one slower.
+    stop: once it is set, batches that are still handed out are left undone.
     """
-    global _protector
+    global _protector, _stop
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_unheard`
@@ -1113,6 +1127,8 @@ def _act_in_worker(
 ) -> list[T]:
     if not isinstance(_protector, Protector):
         raise _protector or RuntimeError("this worker was never started")
+    if _stop is not None and _stop.is_set():
+        return []
     return list(act(batch, _protector))
 
 
