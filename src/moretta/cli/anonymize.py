@@ -209,7 +209,7 @@ def command(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, write nothing.")
+        bool, typer.Option("--dry-run", help="Check what shows before the work, write nothing.")
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output.")
