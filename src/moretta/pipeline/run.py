@@ -1082,7 +1082,7 @@ _stop: Event | None = None
 
 
 def _start_worker(
-    options: Options, keyring: Keyring | None, threads: int, stop: Event | None
+    options: Options, keyring: Keyring | None, threads: int, stop: Event | None = None
 ) -> None:
     """Build this worker's networks once; a fault is kept for the first photo to report.
 
