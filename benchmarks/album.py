@@ -20,17 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from composer import drawn, rates, stretched
+from composer import crop_of, pasted, rates
 from people import faces_of
 
-from moretta.faces import crop as crops
-from moretta.faces import mask as masks
 from moretta.faces.crop import points_in
 from moretta.faces.recognise import Recogniser
 from moretta.methods import method, newface
 from moretta.networks import pool as pools
 from moretta.weights import load
-from moretta.weights.backends import SIDE, composer, stand_ins
+from moretta.weights.backends import composer, stand_ins
 
 LIMITS = (2.0, pools.TOO_NEAR, 0.2, 0.1, 0.0)
 PHOTOS = (1, 5, 20)
@@ -79,14 +77,13 @@ def drawings(people: list[Any]) -> dict[str, Any]:
         )
         faces = torch.cat(
             [
-                drawn(
-                    backend,
+                backend.redrawn(
                     one["pictures"].expand(len(some), -1, -1, -1),
                     one["points"].float().expand(len(some), -1, -1),
                     torch.from_numpy(members[some]),
                     codes[some],
-                    crowd.expand(len(some), -1, -1),
-                    truncation,
+                    crowd=crowd.expand(len(some), -1, -1),
+                    truncation=torch.tensor(truncation),
                 )
                 for some in np.split(np.arange(DRAWN), range(15, DRAWN, 15))
             ]
@@ -159,26 +156,9 @@ def released(allowed: np.ndarray, alike: np.ndarray, near: float | None) -> list
     return out
 
 
-def crop_of(photo: Any, face: Any, seed: int) -> Any:
-    """The wide crop that the pipeline would make."""
-    nothing = np.zeros((1, 1), np.float32)
-    return crops.align(
-        photo, face, nothing, template="wide", side=SIDE, seed=seed, stretch=stretched(face)
-    )
-
-
 def picture_of(view: Any) -> torch.Tensor:
     """A crop's pixels as (1, 3, side, side), -1..1."""
     return torch.from_numpy(view.pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def pasted(photo: Any, face: Any, view: Any, edited: Any) -> Any:
-    """The photo with an edited crop blended in, as the pipeline does."""
-    about, canvas = method("newface"), photo.copy()
-    scale = about.mask_scale * stretched(face)
-    alpha, bounds = masks.redraw(face, photo.shape, scale=scale, feather=about.mask_feather)
-    crops.paste(canvas, edited, view, alpha, bounds)
-    return canvas
 
 
 if __name__ == "__main__":

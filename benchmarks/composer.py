@@ -42,7 +42,7 @@ from moretta.networks.traits import TraitsHead
 from moretta.pipeline.options import options
 from moretta.pipeline.protect import Picture, Protector
 from moretta.weights import load
-from moretta.weights.backends import composer
+from moretta.weights.backends import SIDE, composer
 
 FAR = ("1e-2", "1e-3", "1e-4")
 RELEASED = {  # through the whole pipeline: what the judge knows is drawn anew, then covered
@@ -66,23 +66,11 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     backend = composer(given.weights) if given.weights else composer()
-    chosen = method("newface")
     head = TraitsHead.from_tensors(load.tensors("identity"))
     pool = pools.build(pools.COUNT, pools.SEED, head)
     people = faces_of(given.data, given.count)
-    side, n = backend.side, len(people)
-    views = [
-        crops.align(
-            photo,
-            face,
-            np.zeros((1, 1), np.float32),
-            template="wide",
-            side=side,
-            seed=i,
-            stretch=stretched(face),
-        )
-        for i, (photo, face, _, _) in enumerate(people)
-    ]
+    n = len(people)
+    views = [crop_of(p, face, i, backend.side) for i, (p, face, _, _) in enumerate(people)]
     pictures = (
         torch.from_numpy(np.stack([v.pixels for v in views])).permute(0, 3, 1, 2).float() / 127.5
         - 1
@@ -161,18 +149,10 @@ def main() -> None:
     ]
 
     def pasted_in(drawn: np.ndarray) -> list[np.ndarray]:
-        pasted = []
-        for (photo, face, _, _), view, edited in zip(people, views, drawn, strict=True):
-            canvas = photo.copy()
-            alpha, bounds = masks.redraw(
-                face,
-                photo.shape,
-                scale=chosen.mask_scale * stretched(face),
-                feather=chosen.mask_feather,
-            )
-            crops.paste(canvas, edited, view, alpha, bounds)
-            pasted.append(canvas)
-        return pasted
+        return [
+            pasted(photo, face, view, edited)
+            for (photo, face, _, _), view, edited in zip(people, views, drawn, strict=True)
+        ]
 
     def measure(name: str, pasted: list[np.ndarray], asked: torch.Tensor | None) -> None:
         row: dict[str, Any] = {}
@@ -203,13 +183,14 @@ def main() -> None:
             )
 
     with torch.inference_mode():
-        for name, (asked, where, code, *truncation) in conditions.items():
+        for name, (asked, where, code, *kept) in conditions.items():
             crowds = torch.from_numpy(pools.crowds(pool, head, asked.numpy()))
+            psi = torch.tensor(kept[0] if kept else 1.0)
             each = (pictures, where, asked, code, crowds)
             faces = torch.cat(
                 [
-                    drawn(backend, *part, *truncation)
-                    for part in zip(*(one.split(16) for one in each), strict=True)
+                    backend.redrawn(*part, crowd=crowd, truncation=psi)
+                    for *part, crowd in zip(*(one.split(16) for one in each), strict=True)
                 ]
             )
             levels = ((faces.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
@@ -225,20 +206,21 @@ def main() -> None:
     Image.fromarray(np.vstack([np.hstack(row) for row in sheet])).save(given.out / "sheet.png")
 
 
-def drawn(
-    backend: Any,
-    pictures: torch.Tensor,
-    points: torch.Tensor,
-    asked: torch.Tensor,
-    codes: torch.Tensor,
-    crowds: torch.Tensor,
-    truncation: float = 1,
-) -> torch.Tensor:
-    """Draw identities into crops, nearer to the mean of those that fit where `truncation` says so."""
-    rows = backend.rows(asked, codes)
-    if truncation < 1:
-        rows = backend.truncated(rows, crowds, codes, torch.tensor(truncation))
-    return backend.composed(pictures, backend.draw(backend.context(pictures), points, rows))
+def crop_of(photo: Any, face: Any, seed: int, side: int = SIDE) -> Any:
+    """The wide crop that the pipeline would make."""
+    nothing = np.zeros((1, 1), np.float32)
+    return crops.align(
+        photo, face, nothing, template="wide", side=side, seed=seed, stretch=stretched(face)
+    )
+
+
+def pasted(photo: Any, face: Any, view: Any, edited: Any) -> Any:
+    """The photo with an edited crop blended in, as the pipeline does."""
+    about, canvas = method("newface"), photo.copy()
+    scale = about.mask_scale * stretched(face)
+    alpha, bounds = masks.redraw(face, photo.shape, scale=scale, feather=about.mask_feather)
+    crops.paste(canvas, edited, view, alpha, bounds)
+    return canvas
 
 
 def released(faces: list[tuple[Any, Any]], settings: dict[str, Any]) -> list[np.ndarray]:

@@ -347,12 +347,10 @@ def _edit(
         if crop.identity is not None:  # nothing is read from faces that may look unlike
             who = ("identity", crop.identity)
             free = np.random.default_rng(crop.identity).permutation(len(pool))
-            alike = np.zeros(len(pool), bool)
         else:
             who = ("seed", crop.seed)
             strange = near[pool.identities[near] @ old < pools.TOO_NEAR]
             free = strange if len(strange) else near
-            alike = pool.identities @ old >= pools.TOO_NEAR
         if settings.unique == "yes":
             kept = next((member for member, has in taken.items() if has == who), None)
             if kept is not None:
@@ -360,7 +358,9 @@ def _edit(
             rest = [int(member) for member in free if int(member) not in taken]
             if not rest:  # any that is free, and of those not one whose identity is near
                 rest = [member for member in range(len(pool)) if member not in taken]
-                rest = [member for member in rest if not alike[member]] or rest
+                if crop.identity is None:
+                    strange = pool.identities[rest] @ old < pools.TOO_NEAR
+                    rest = np.array(rest)[strange].tolist() or rest
             if not rest:
                 return NONE_LEFT
             free = np.array(rest)

@@ -244,12 +244,12 @@ def build(settings: IdentityDP, device: str) -> FaceEdit:
         asked = torch.from_numpy(np.stack(new)).to(old)
         noise = noise_of([crop.seed for crop in crops], old)
         code = backend.known(pictures, noise, level=settings.level)
-        rows = backend.rows(asked, code)
+        crowd = None
         if settings.truncation < 1:  # towards what the release looks like: nothing else is read
             crowd = torch.from_numpy(pools.crowds(pool, head, np.stack(new))).to(old)
-            rows = backend.truncated(rows, crowd, code, torch.tensor(settings.truncation))
-        drawing = backend.draw(backend.context(pictures), points, rows)
-        made = pixels_of(backend.composed(pictures, drawing))
+        psi = torch.tensor(settings.truncation)
+        drawing = backend.redrawn(pictures, points, asked, code, crowd=crowd, truncation=psi)
+        made = pixels_of(drawing)
         return [
             Edited(
                 pixels=one,

@@ -65,19 +65,21 @@ def build(settings: Newface, device: str) -> FaceEdit:
         new = pool.identities[[chosen(crop, one) for crop, one in found]]
         noise = noise_of([crop.seed for crop in crops], old)
         code = backend.known(pictures, noise, level=settings.level)
-        rows = backend.rows(torch.from_numpy(new).to(old), code)
         truncations = [truncation(crop) for crop in crops]
+        crowd = None
         if settings.truncation < 1:
             crowd = torch.from_numpy(pools.crowds(pool, head, new)).to(old)
-            rows = backend.truncated(rows, crowd, code, torch.tensor(truncations))
-        drawing = backend.draw(backend.context(pictures), points, rows)
-        made = pixels_of(backend.composed(pictures, drawing))
+        asked = torch.from_numpy(new).to(old)
+        psi = torch.tensor(truncations)
+        drawing = backend.redrawn(pictures, points, asked, code, crowd=crowd, truncation=psi)
+        made = pixels_of(drawing)
         return [
             Edited(
                 pixels=one,
-                settings={"truncation": psi} | ({} if crop.identity is None else {"match": "none"}),
+                settings={"truncation": kept}
+                | ({} if crop.identity is None else {"match": "none"}),
             )
-            for crop, one, psi in zip(crops, made, truncations, strict=True)
+            for crop, one, kept in zip(crops, made, truncations, strict=True)
         ]
 
     def truncation(crop: Crop) -> float:

@@ -147,8 +147,11 @@ class Backend(Protocol):
         points: torch.Tensor,
         identities: torch.Tensor,
         codes: torch.Tensor,
+        *,
+        crowd: torch.Tensor | None = None,
+        truncation: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Draw identities and codes into crops: what a photo will show."""
+        """Draw identities and codes into crops: what a photo will show; truncated where a crowd is given."""
 
     def seen(
         self, pictures: torch.Tensor, points: torch.Tensor
@@ -279,9 +282,17 @@ class ComposerBackend:
         points: torch.Tensor,
         identities: torch.Tensor,
         codes: torch.Tensor,
+        *,
+        crowd: torch.Tensor | None = None,
+        truncation: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Draw these identities (n, 48) and codes (n, 64) into crops: what a photo will show."""
+        """Draw these identities (n, 48) and codes (n, 64) into crops: what a photo will show.
+
+        crowd, truncation: as `truncated` takes them; without them nothing is truncated.
+        """
         rows = self.rows(identities, codes)
+        if crowd is not None and truncation is not None:
+            rows = self.truncated(rows, crowd, codes, truncation)
         return self.composed(pictures, self.draw(self.context(pictures), points, rows))
 
     def invert(

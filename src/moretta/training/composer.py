@@ -764,9 +764,10 @@ def run(
             hint="a folder with wide.zip and wide.csv; docs/training.md says how they are made",
         )
     refuse_output(out, folder=True)
-    begun = start is not None and not state_file.exists()
-    if state_file.exists():
-        refuse_another(load(state_file, "cpu"), chosen)
+    state = load(state_file, device) if state_file.exists() else None
+    begun = start is not None and state is None
+    if state is not None:
+        refuse_another(state, chosen)
     if start is not None and begun:
         fitting(start, networks_of(chosen), chosen)
     elif start is not None:
@@ -781,8 +782,8 @@ def run(
         wide = sets.steadied(wide, out / "points-wide.npz")
         tight = tight and sets.steadied(tight, out / "points-tight.npz")
     trainer = Trainer(chosen, wide, tight, device=device, seed=seed)
-    if state_file.exists():
-        trainer.resume(load(state_file, device))
+    if state is not None:
+        trainer.resume(state)
     fresh = trainer.restart(start) if start is not None and begun else []
     make_folder(out)
     if start is not None and begun:

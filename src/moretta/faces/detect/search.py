@@ -122,11 +122,12 @@ def find_faces(
     unsure: list[tuple[Eye, Found]] = []
     for eye in eyes:
         shy = replace(eye, least_score=_least(eye, fallback))
-        for turns in (None, 0, 1, 2, 3) if thorough else (None,):
-            double = turns is not None
-            finds = look_at(photo, shy, turns or 0, min_face, double=double)
+        looks = [(found, look_at(photo, shy, 0, min_face))]
+        if thorough:
+            looks += [(more, look_at(photo, shy, i, min_face, double=True)) for i in range(4)]
+        for kind, finds in looks:
             sure = finds.scores >= eye.least_score
-            (more if double else found).append((eye, finds.kept(sure)))
+            kind.append((eye, finds.kept(sure)))
             unsure.append((eye, finds.kept(~sure)))
     faces = one_list(found, photo.shape, min_face)
     faces = _with_more(faces, one_list(more, photo.shape, min_face), share=TAKEN, same=_overlapping)
