@@ -470,6 +470,29 @@ def test_a_second_ctrl_c_waits_for_nothing(when, folder, tmp_path):
     assert there == {line["name"] for line in whole_lines(out) if line["decision"] == "published"}
 
 
+def test_ctrl_c_that_another_thread_takes_waits_until_workers_are_started():
+    """A thread of a library does not block it: the worker that is being started would lose its orders."""
+    go_on, done = threading.Event(), []
+    other = threading.Thread(target=go_on.wait)  # it blocks nothing
+    other.start()
+
+    def start():
+        with runs._unheard():
+            signal.pthread_kill(other.ident, signal.SIGINT)
+            time.sleep(0.05)
+            done.append("whole")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        go_on.set()
+        other.join()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
 def test_a_batch_that_a_worker_has_not_begun_is_left_undone_after_ctrl_c(monkeypatch):
     """Five batches are handed out ahead to two workers: forty photos would be drawn on."""
     from concurrent.futures import Future

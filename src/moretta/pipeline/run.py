@@ -1064,17 +1064,28 @@ def _pool(
 def _unheard() -> Iterator[None]:
     """Start workers that do not hear Ctrl-C: before they ignore it, each would end in a traceback.
 
-    A worker inherits what its starter blocks. The parent hears it right afterwards.
+    A worker inherits what its starter blocks. The parent hears it right afterwards: in between it would
+    leave a worker without the rest of its orders. Another thread may take the signal in spite of the
+    block, and Python tells the main one.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # when it starts, it lifts every block
+    heard: list[int] = []
+    usual = signal.getsignal(signal.SIGINT)
+    waits = usual is not None and threading.current_thread() is threading.main_thread()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if waits:
+        signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
         yield
     finally:
+        if waits:
+            signal.signal(signal.SIGINT, usual)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 _protector: Protector | Exception | None = None
